@@ -1,0 +1,137 @@
+"""ATD and ATD-light of CVPR 2024, the first generation: the dictionary is refined from layer to layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atd import ops
+from atd.models.layers import CategoryAttention, ConvFFN, Grid, TokenDictionaryAttention, WindowAttention, initialise
+from atd.models.super_resolution import SuperResolutionModel
+
+
+class CVPRLayer(nn.Module):
+    """One layer of the CVPR 2024 networks; all but the last of a block hand a refined dictionary on."""
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        window_size: int,
+        shift: int,
+        category_size: int,
+        num_tokens: int,
+        reducted_dim: int,
+        convffn_kernel_size: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        refines: bool,
+    ) -> None:
+        super().__init__()
+        self.shift = shift
+        self.num_tokens = num_tokens
+        self.refines = refines
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.wqkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.attn_win = WindowAttention(dim, window_size, num_heads, bias=True)
+        self.attn_atd = TokenDictionaryAttention(
+            dim, reducted_dim, num_tokens, qkv_bias, scales=num_tokens, max_scale=1.0
+        )
+        self.attn_aca = CategoryAttention(dim, num_heads, category_size, qkv_bias, learned_scale=True)
+        self.convffn = ConvFFN(dim, int(dim * mlp_ratio), 0, convffn_kernel_size, bias=True)
+        if refines:
+            self.norm3 = nn.InstanceNorm1d(num_tokens, affine=True)
+            self.sigma = nn.Parameter(torch.zeros(num_tokens, 1))
+
+    def forward(self, x: Tensor, dictionary: Tensor, grid: Grid) -> Tensor | tuple[Tensor, Tensor]:
+        u = self.norm1(x)
+        qkv = self.wqkv(u)
+        query, key, value, logit_scale = self.attn_atd.project(u, dictionary)
+        x_td, category = ops.dictionary_attention(query, key, value, logit_scale)
+        order, inverse = ops.category_partition(category, self.num_tokens)
+        x = x + x_td + self.attn_win(qkv, grid, self.shift) + self.attn_aca(qkv, order, inverse)
+        x = x + self.convffn(self.norm2(x), grid)
+        if not self.refines:
+            return x
+        return x, ops.dictionary_refinement(
+            query, key, logit_scale, x, dictionary, self.norm3.weight, self.norm3.bias, self.sigma
+        )
+
+
+class ATDCVPR(SuperResolutionModel):
+    """ATD and ATD-light of CVPR 2024 (Zhang et al., pp. 2856–2865, arXiv 2401.08209).
+
+    The keywords are the authors' and mean what they mean in :class:`atd.ATD`; the defaults are those of the published
+    ATD ×4. ``no_norm`` is for community checkpoints trained without mean and range: neither is applied.
+
+    Raises:
+        ValueError: an argument is impossible; the message says which.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 64,
+        in_chans: int = 3,
+        embed_dim: int = 210,
+        depths: Sequence[int] = (6, 6, 6, 6, 6, 6),
+        num_heads: Sequence[int] = (6, 6, 6, 6, 6, 6),
+        window_size: int = 16,
+        category_size: int = 256,
+        num_tokens: int = 128,
+        reducted_dim: int = 20,
+        convffn_kernel_size: int = 5,
+        mlp_ratio: float = 2.0,
+        qkv_bias: bool = True,
+        patch_norm: bool = True,
+        use_checkpoint: bool = False,
+        upscale: int = 4,
+        img_range: float = 1.0,
+        upsampler: str | None = "pixelshuffle",
+        resi_connection: str = "1conv",
+        no_norm: bool = False,
+    ) -> None:
+        def make_layer(group: int, index: int) -> nn.Module:
+            return CVPRLayer(
+                embed_dim,
+                num_heads=num_heads[group],
+                window_size=window_size,
+                shift=window_size // 2 if index % 2 else 0,
+                category_size=category_size,
+                num_tokens=num_tokens,
+                reducted_dim=reducted_dim,
+                convffn_kernel_size=convffn_kernel_size,
+                mlp_ratio=mlp_ratio,
+                qkv_bias=qkv_bias,
+                refines=index < depths[group] - 1,
+            )
+
+        self.build(
+            make_layer,
+            in_chans=in_chans,
+            embed_dim=embed_dim,
+            depths=depths,
+            num_heads=num_heads,
+            window_size=window_size,
+            num_tokens=num_tokens,
+            upscale=upscale,
+            img_range=img_range,
+            upsampler=upsampler,
+            resi_connection=resi_connection,
+            patch_norm=patch_norm,
+            use_checkpoint=use_checkpoint,
+            closing_norm=False,
+        )
+        self.no_norm: Tensor | None
+        self.register_buffer("no_norm", torch.zeros(1) if no_norm else None)
+        initialise(self)
+
+    def normalise(self, image: Tensor, dtype: Any) -> Tensor:
+        return image.to(dtype) if self.no_norm is not None else super().normalise(image, dtype)
+
+    def denormalise(self, image: Tensor, dtype: Any) -> Tensor:
+        return image.to(dtype) if self.no_norm is not None else super().denormalise(image, dtype)

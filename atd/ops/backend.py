@@ -1,0 +1,122 @@
+"""Which implementation of an op runs: the choice, and the reason for it.
+
+Four backends exist. ``triton`` runs the fused kernels of :mod:`atd.ops.kernels` on a CUDA card, ``torch`` the tuned
+pure-torch path, ``reference`` the papers' formulas as plainly as they can be written, and ``auto`` (the default) takes
+``triton`` where it can run and ``torch`` everywhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+
+Backend = Literal["auto", "triton", "torch", "reference"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
+
+# Minor versions before 3.2 miscompile masked dots of the sizes used here.
+_MIN_TRITON = (3, 2)
+
+
+def _checked(name: str, source: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{source} is {name!r}; expected one of {', '.join(BACKENDS)}.")
+    return name
+
+
+_choice = _checked(os.environ.get("ATD_BACKEND", "auto").lower() or "auto", "The environment variable ATD_BACKEND")
+
+
+class use(contextlib.AbstractContextManager["use"]):
+    """Select the backend of every op, for the process or for a ``with`` block.
+
+    ``atd.ops.use("reference")`` switches at once and for good; ``with atd.ops.use("reference"): ...`` switches back
+    at the end of the block. The choice belongs to the process, not to a thread.
+
+    Args:
+        backend: ``"auto"``, ``"triton"``, ``"torch"`` or ``"reference"``.
+
+    Raises:
+        ValueError: ``backend`` is none of the four.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        global _choice
+        self._previous = _choice
+        _choice = _checked(backend, "The argument of atd.ops.use")
+
+    def __exit__(self, *exc_info: object) -> None:
+        global _choice
+        _choice = self._previous
+
+
+@functools.lru_cache(maxsize=1)
+def _triton_version() -> tuple[int, int] | None:
+    """Version of the installed triton, read without importing it; None where it is absent."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    from importlib.metadata import PackageNotFoundError, version
+
+    for distribution in ("triton", "pytorch-triton", "triton-windows"):
+        with contextlib.suppress(PackageNotFoundError):
+            major, minor = version(distribution).split(".")[:2]
+            return int(major), int(minor)
+    return None
+
+
+def can_use_triton(device: torch.device) -> tuple[bool, str]:
+    """Whether the Triton kernels can run for tensors on ``device``, and the reason in a few words."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type != "cuda" and not interpreted:
+        return False, f"Triton kernels need a CUDA card; the tensors are on {device.type}"
+    version = _triton_version()
+    if version is None:
+        return False, "triton is not installed"
+    if version < _MIN_TRITON:
+        return False, f"triton {version[0]}.{version[1]} is older than {_MIN_TRITON[0]}.{_MIN_TRITON[1]}"
+    if interpreted:
+        return True, "TRITON_INTERPRET=1: kernels run in Triton's interpreter"
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < (7, 5):
+        return False, "the card's compute capability is below 7.5"
+    return True, f"triton {version[0]}.{version[1]} on a CUDA card"
+
+
+def backend_report(device: torch.device | str) -> tuple[str, str]:
+    """The backend that ops take for tensors on ``device``, and why: ``("torch", "triton is not installed")``."""
+    device = torch.device(device)
+    if _choice in ("torch", "reference"):
+        return _choice, "chosen by ATD_BACKEND or atd.ops.use"
+    able, reason = can_use_triton(device)
+    # Exported programs must run where triton is absent, so they are traced through the torch path.
+    if able and _choice == "auto" and (torch.compiler.is_exporting() or device.type != "cuda"):
+        return "torch", "exports and interpreted runs use the torch path unless triton is asked for"
+    return ("triton" if able else "torch"), reason
+
+
+def resolve(tensor: torch.Tensor) -> str:
+    """Backend for an op on ``tensor``: ``"triton"``, ``"torch"`` or ``"reference"``.
+
+    Raises:
+        RuntimeError: ``triton`` was asked for by name and cannot run on the tensor's device.
+    """
+    if _choice in ("torch", "reference"):
+        return _choice
+    if _choice == "auto" and tensor.device.type != "cuda":
+        return "torch"
+    name, reason = backend_report(tensor.device)
+    if _choice == "triton" and name != "triton":
+        raise RuntimeError(f'The Triton backend was asked for but cannot run: {reason}. Use atd.ops.use("auto").')
+    return name
+
+
+def pick(tensor: torch.Tensor, *, reference: Callable, fast: Callable, triton: Callable[[], Callable]) -> Callable:
+    """The implementation of one op for ``tensor``; ``triton`` is called, and triton imported, only when it is chosen."""
+    name = resolve(tensor)
+    if name == "triton":
+        return triton()
+    return reference if name == "reference" else fast

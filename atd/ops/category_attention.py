@@ -1,0 +1,63 @@
+"""Adaptive category attention (AC-MSA): attention among tokens of similar texture, wherever they lie in the image.
+
+CVPR 2024, section 3.3; TPAMI 2026, section 3.3.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from atd.ops.backend import pick
+from atd.ops.grouped_attention import attend_groups, gather_rows
+
+
+def category_attention(
+    qkv: Tensor, order: Tensor, inverse: Tensor, group_size: int, num_heads: int, scale: float | Tensor
+) -> Tensor:
+    """Multi-head softmax attention inside groups of consecutive rows of the category order.
+
+    With ``g = min(n, group_size)`` the sorted rows form ``ceil(n/g)`` groups. When n is not a multiple of g the last
+    group is filled by the last ``pad`` sorted rows once more: they act as keys, their outputs are dropped.
+
+    Args:
+        qkv: (b, n, 3C), channels ordered (q | k | v), each split into H heads.
+        order, inverse: (b, n) int64, from :func:`atd.ops.category_partition`.
+        group_size: the published ``category_size``.
+        num_heads: H.
+        scale: factor of the logits; a tensor of one element where it is learned (CVPR 2024).
+
+    Returns:
+        (b, n, C), in the tokens' own places, without the output projection.
+    """
+    implementation = pick(qkv, reference=_reference, fast=_indexed, triton=_triton)
+    return implementation(qkv, order, inverse, group_size, num_heads, scale)
+
+
+def _reference(qkv, order, inverse, group_size, num_heads, scale) -> Tensor:
+    tokens, channels = qkv.shape[1], qkv.shape[2]
+    size = min(tokens, group_size)
+    pad = -tokens % size
+    rows = torch.gather(qkv, 1, order[:, :, None].expand(-1, -1, channels))
+    rows = torch.cat([rows, rows[:, tokens - pad :]], dim=1)
+    q, k, v = rearrange(rows, "b (n g) (s k d) -> s b n k g d", g=size, s=3, k=num_heads)
+    attention = torch.softmax(q @ k.transpose(-2, -1) * scale, dim=-1)
+    output = rearrange(attention @ v, "b n k g d -> b (n g) (k d)")[:, :tokens]
+    return torch.gather(output, 1, inverse[:, :, None].expand(-1, -1, channels // 3))
+
+
+def _indexed(qkv, order, inverse, group_size, num_heads, scale) -> Tensor:
+    batch, tokens, channels = qkv.shape
+    size = min(tokens, group_size)
+    pad = -tokens % size
+    rows = torch.cat([order, order[:, tokens - pad :]], dim=1) if pad else order
+    groups = gather_rows(qkv, rows).view(batch, -1, size, channels)
+    output = attend_groups(groups, num_heads, scale=scale)
+    return gather_rows(output.reshape(batch, tokens + pad, -1), inverse)
+
+
+def _triton():
+    from atd.ops.kernels.category_attention import category_attention
+
+    return category_attention

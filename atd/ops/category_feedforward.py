@@ -1,0 +1,66 @@
+"""The spatial half of the category-aware feed-forward network.
+
+TPAMI 2026, section 3.4; without category channels it is the convolutional feed-forward network of CVPR 2024.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from atd.ops.backend import pick
+from atd.ops.grouped_attention import gather_rows
+
+
+def category_feedforward(
+    hidden: Tensor,
+    grid: tuple[int, int],
+    weight: Tensor,
+    bias: Tensor | None,
+    features: Tensor | None = None,
+    category: Tensor | None = None,
+) -> Tensor:
+    """``y + GELU(depthwise_conv(y))`` with ``y = concat(GELU(hidden), features[category])``.
+
+    Args:
+        hidden: (b, h·w, E), the first linear layer's output before its activation.
+        grid: (h, w).
+        weight: (E + T, 1, k, k), k odd; the convolution pads with zeros.
+        bias: (E + T,) or None.
+        features: (b, M, T), channels given to every token of a category; None for T = 0.
+        category: (b, h·w) int64, needed with ``features``.
+
+    Returns:
+        (b, h·w, E + T).
+    """
+    implementation = pick(hidden, reference=_reference, fast=_channels_last, triton=_triton)
+    return implementation(hidden, grid, weight, bias, features, category)
+
+
+def _reference(hidden, grid, weight, bias, features, category) -> Tensor:
+    y = F.gelu(hidden)
+    if features is not None:
+        chosen = torch.gather(features, 1, category[:, :, None].expand(-1, -1, features.shape[-1]))
+        y = torch.cat([y, chosen.to(y.dtype)], dim=-1)
+    image = rearrange(y, "b (h w) c -> b c h w", h=grid[0]).contiguous()
+    image = F.gelu(F.conv2d(image, weight, bias, padding=weight.shape[-1] // 2, groups=image.shape[1]))
+    return y + rearrange(image, "b c h w -> b (h w) c")
+
+
+def _channels_last(hidden, grid, weight, bias, features, category) -> Tensor:
+    """The tokens already are a channels-last image: no transposed copy is made on either side of the convolution."""
+    y = F.gelu(hidden)
+    if features is not None:
+        y = torch.cat([y, gather_rows(features, category).to(y.dtype)], dim=-1)
+    batch, tokens, channels = y.shape
+    image = y.view(batch, *grid, channels).permute(0, 3, 1, 2)
+    image = F.conv2d(image, weight, bias, padding=weight.shape[-1] // 2, groups=channels)
+    return y + F.gelu(image.permute(0, 2, 3, 1).reshape(batch, tokens, channels))
+
+
+def _triton():
+    from atd.ops.kernels.category_feedforward import category_feedforward
+
+    return category_feedforward

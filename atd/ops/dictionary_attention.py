@@ -1,0 +1,81 @@
+"""Token-dictionary cross-attention: every token looks its texture up in a small learned dictionary.
+
+CVPR 2024, section 3.2 (equations 4 and 5); TPAMI 2026, section 3.2. One pass yields the attended values and the
+category of every token, which the category attention and the feed-forward network use.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from atd.ops.backend import pick
+from atd.ops.precision import exact_matmul, wide_dtype
+
+# Scores of this many bytes stay in a CPU's last-level cache and never weigh on a card's memory.
+_CHUNK_BYTES = 8 << 20
+
+
+def dictionary_attention(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine cross-attention of n tokens to M dictionary entries, and each token's category.
+
+    ``logits = normalise(query) · normalise(key)ᵀ · logit_scale``; ``output = softmax(logits) · value``;
+    ``category = argmax(logits)``, the first index on ties. Logits are formed in float32 for float16, bfloat16 and
+    float32 inputs and in float64 for float64, whatever autocast or TF32 settings are in force, so that a category does
+    not depend on them.
+
+    Args:
+        query: (b, n, r), floating point, not yet normalised.
+        key: (b, M, r), not yet normalised.
+        value: (b, M, C).
+        logit_scale: (1,) or (M,): the factor of all logits (TPAMI) or of each entry's logits (CVPR).
+
+    Returns:
+        output (b, n, C) in the dtype of ``value``, and category (b, n), int64 in [0, M).
+    """
+    implementation = pick(query, reference=_reference, fast=_chunked, triton=_triton)
+    return implementation(query, key, value, logit_scale)
+
+
+def cosine_logits(query: Tensor, key: Tensor, logit_scale: Tensor) -> Tensor:
+    """(b, n, M) scaled cosine similarities, in float32 or float64 as :func:`dictionary_attention` promises."""
+    wide = wide_dtype(query)
+    # F.normalize with eps 1e-12, as published: a zero row stays zero.
+    query = F.normalize(query.to(wide), dim=-1)
+    key = F.normalize(key.to(wide), dim=-1) * logit_scale.to(wide)[..., None]
+    return exact_matmul(query, key.transpose(-2, -1))
+
+
+def _reference(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
+    wide = wide_dtype(query)
+    similarity = exact_matmul(F.normalize(query.to(wide), dim=-1), F.normalize(key.to(wide), dim=-1).transpose(-2, -1))
+    logits = similarity * logit_scale.to(wide)
+    attention = torch.softmax(logits, dim=-1)
+    return attention.to(value.dtype) @ value, torch.argmax(logits, dim=-1)
+
+
+def _chunked(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The reference over slices of tokens, so that the (n, M) map never exists as a whole."""
+    batch, tokens, _ = query.shape
+    entries = key.shape[1]
+    if torch.compiler.is_compiling():  # a graph must not depend on the number of slices
+        return _slice(query, key, value, logit_scale)
+    step = max(1, _CHUNK_BYTES // (batch * entries * wide_dtype(query).itemsize))
+    if tokens <= step:
+        return _slice(query, key, value, logit_scale)
+    slices = [_slice(part, key, value, logit_scale) for part in query.split(step, dim=1)]
+    return torch.cat([output for output, _ in slices], dim=1), torch.cat([category for _, category in slices], dim=1)
+
+
+def _slice(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
+    logits = cosine_logits(query, key, logit_scale)
+    category = logits.argmax(dim=-1)
+    attention = torch.softmax(logits, dim=-1)
+    return attention.to(value.dtype) @ value, category
+
+
+def _triton():
+    from atd.ops.kernels.dictionary_attention import dictionary_attention
+
+    return dictionary_attention

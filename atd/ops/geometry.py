@@ -1,0 +1,83 @@
+"""Index tables that depend on the sizes alone: relative positions, and the windows of a shifted grid."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Additive mask between regions that were not neighbours before the shift, as published.
+MASK_VALUE = -100.0
+
+
+def relative_position_index(window: int) -> Tensor:
+    """(w², w²) int64: row of the bias table for each pair of places in a window, indexed as in Swin."""
+    y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    y, x = y.flatten(), x.flatten()
+    rows = y[:, None] - y[None, :] + window - 1
+    columns = x[:, None] - x[None, :] + window - 1
+    return rows * (2 * window - 1) + columns
+
+
+class WindowOrder(NamedTuple):
+    """Tokens of an image in window order, the windows sorted by the mask they need.
+
+    After a cyclic shift only the windows of the last row and the last column hold pixels that were not neighbours. The
+    windows come as interior, last column, last row, corner, so that three slices need a mask and the rest none.
+    """
+
+    order: Tensor
+    """(n,) int64: token at each place of the window order."""
+    inverse: Tensor
+    """(n,) int64: place of each token in the window order."""
+    counts: tuple[int, ...]
+    """Windows of each kind; without a shift there is one kind only."""
+
+
+def window_order(height: int, width: int, window: int, shift: int, device: torch.device) -> WindowOrder:
+    """The :class:`WindowOrder` of a ``height × width`` grid (multiples of ``window``) rolled by ``−shift``."""
+    if torch.compiler.is_compiling():  # a graph builds its tables itself: sizes may be symbolic
+        return _window_order(height, width, window, shift, device)
+    return _cached_window_order(height, width, window, shift, device)
+
+
+def _window_order(height: int, width: int, window: int, shift: int, device: torch.device) -> WindowOrder:
+    rows, columns = height // window, width // window
+    y = (torch.arange(height, device=device) + shift) % height
+    x = (torch.arange(width, device=device) + shift) % width
+    tokens = (y[:, None] * width + x).view(rows, window, columns, window).transpose(1, 2)  # (rows, columns, w, w)
+    if shift == 0:
+        order, counts = tokens.reshape(-1), (rows * columns,)
+    else:
+        kinds = (tokens[:-1, :-1], tokens[:-1, -1], tokens[-1, :-1], tokens[-1, -1])
+        order = torch.cat([kind.reshape(-1) for kind in kinds])
+        counts = ((rows - 1) * (columns - 1), rows - 1, columns - 1, 1)
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(height * width, device=device)
+    return WindowOrder(order, inverse, counts)
+
+
+# 32 image sizes cover a folder of photographs; an entry of a 1024×1024 grid takes 16 MB.
+_cached_window_order = functools.lru_cache(maxsize=32)(_window_order)
+
+
+def shift_masks(window: int, shift: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """(w², w²) additive masks of the windows in the last column, in the last row and in the corner."""
+    if torch.compiler.is_compiling():
+        return _shift_masks(window, shift, device, dtype)
+    return _cached_shift_masks(window, shift, device, dtype)
+
+
+def _shift_masks(window: int, shift: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    wrapped = torch.arange(window, device=device) >= window - shift  # came round from the other side of the image
+    apart_y = wrapped[:, None].expand(window, window).reshape(-1)
+    apart_x = wrapped[None, :].expand(window, window).reshape(-1)
+    column = apart_x[:, None] != apart_x[None, :]
+    row = apart_y[:, None] != apart_y[None, :]
+    column, row, corner = (mask.to(dtype) * MASK_VALUE for mask in (column, row, column | row))
+    return column, row, corner
+
+
+_cached_shift_masks = functools.lru_cache(maxsize=32)(_shift_masks)

@@ -1,0 +1,107 @@
+"""Shifted-window attention (SW-MSA) with a relative position bias, as in Swin and both ATD papers."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from atd.ops.backend import pick
+from atd.ops.geometry import MASK_VALUE, relative_position_index, shift_masks, window_order
+from atd.ops.grouped_attention import attend_groups, gather_rows
+
+
+def window_attention(
+    qkv: Tensor, bias_table: Tensor, grid: tuple[int, int], window: int, shift: int, num_heads: int
+) -> Tensor:
+    """Multi-head softmax attention inside w×w windows of the grid rolled by ``−shift``.
+
+    The shift is applied always, also when a side of the grid equals the window: dropping it there, as Swin does, is not
+    what the ATD networks were trained with. Logits are scaled by ``(C/H)^-0.5``, the bias is added, and so is −100
+    between regions that were not neighbours before the shift.
+
+    Args:
+        qkv: (b, h·w, 3C), channels ordered (q | k | v), each split into H heads.
+        bias_table: ((2·window − 1)², H).
+        grid: (h, w), multiples of ``window``.
+        window: side of a window.
+        shift: 0 ≤ shift < window.
+        num_heads: H.
+
+    Returns:
+        (b, h·w, C), in the tokens' own places, without the output projection.
+    """
+    implementation = pick(qkv, reference=_reference, fast=_indexed, triton=_triton)
+    return implementation(qkv, bias_table, grid, window, shift, num_heads)
+
+
+def window_bias(bias_table: Tensor, window: int) -> Tensor:
+    """(H, w², w²): the bias table spread over all pairs of places in a window."""
+    index = relative_position_index(window).to(bias_table.device)
+    return bias_table[index.view(-1)].view(window**2, window**2, -1).permute(2, 0, 1)
+
+
+def _reference(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
+    height, width = grid
+    image = rearrange(qkv, "b (h w) c -> b h w c", h=height)
+    image = torch.roll(image, (-shift, -shift), dims=(1, 2))
+    windows = rearrange(
+        image,
+        "b (y wy) (x wx) (s k d) -> s (b y x) k (wy wx) d",
+        wy=window,
+        wx=window,
+        s=3,
+        k=num_heads,
+    )
+    q, k, v = windows
+    logits = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1) + window_bias(bias_table, window).to(q.dtype)
+    if shift > 0:
+        mask = _reference_mask(height, width, window, shift, qkv)
+        logits = rearrange(logits, "(b n) k i j -> b n k i j", n=mask.shape[0]) + mask[:, None]
+        logits = rearrange(logits, "b n k i j -> (b n) k i j")
+    output = torch.softmax(logits, dim=-1) @ v
+    output = rearrange(
+        output,
+        "(b y x) k (wy wx) d -> b (y wy) (x wx) (k d)",
+        y=height // window,
+        x=width // window,
+        wy=window,
+    )
+    return rearrange(torch.roll(output, (shift, shift), dims=(1, 2)), "b h w c -> b (h w) c")
+
+
+def _reference_mask(height: int, width: int, window: int, shift: int, like: Tensor) -> Tensor:
+    """(windows, w², w²): −100 between tokens of different regions of the rolled grid."""
+    region_y = torch.zeros(height, dtype=torch.int64, device=like.device)
+    region_x = torch.zeros(width, dtype=torch.int64, device=like.device)
+    for region in (region_y, region_x):
+        region[-window:-shift] = 1
+        region[-shift:] = 2
+    regions = rearrange(
+        3 * region_y[:, None] + region_x, "(y wy) (x wx) -> (y x) (wy wx)", wy=window, wx=window
+    )
+    return (regions[:, None, :] != regions[:, :, None]).to(like.dtype) * MASK_VALUE
+
+
+def _indexed(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
+    """Gather the rows window by window, attend, gather them back; masks only for the windows that need one."""
+    batch, _, channels = qkv.shape
+    area = window**2
+    order, inverse, counts = window_order(*grid, window, shift, qkv.device)
+    bias = window_bias(bias_table, window).to(qkv.dtype)
+    biases = [bias]
+    if shift:
+        biases += [bias + mask for mask in shift_masks(window, shift, qkv.device, qkv.dtype)]
+    outputs = [
+        attend_groups(gather_rows(qkv, rows).view(batch, -1, area, channels), num_heads, bias=kind_bias)
+        for rows, kind_bias in zip(order.split([count * area for count in counts]), biases, strict=True)
+        if rows.numel()
+    ]
+    output = torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+    return gather_rows(output.view(batch, -1, channels // 3), inverse)
+
+
+def _triton():
+    from atd.ops.kernels.window_attention import window_attention
+
+    return window_attention
