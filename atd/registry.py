@@ -1,7 +1,7 @@
 """The table of published networks: what each name means, where its weights are, what its paper reports.
 
-Everything that depends on a model's name reads this table: `atd.list_models`, `atd.create`, `atd.load`, the command line,
-hubconf.py and the README's zoo.
+Everything that depends on a model's name reads this table: `atd.list_models`, `atd.create`, `atd.load`, the command
+line, hubconf.py and the README's zoo.
 Sources: Zhang et al., CVPR 2024 (arXiv 2401.08209) and IEEE TPAMI 2026 (arXiv 2603.02581).
 """
 
@@ -29,7 +29,7 @@ BUNDLED_LICENCE = "LicenseRef-ATD-Bundled-Weights"
 
 @dataclass(frozen=True, kw_only=True)
 class DriveFile:
-    """A checkpoint in the authors' Google Drive: public folder id, file name in it, and the file's own id where known."""
+    """A checkpoint in the authors' Google Drive: public folder id, name in it, and the file's own id where known."""
 
     folder: str
     name: str
@@ -42,7 +42,7 @@ class DriveFile:
 
 @dataclass(frozen=True, kw_only=True)
 class HubFile:
-    """The pinned copy in a hub repository: commit hash, and the SHA-256 of `<name>/model.safetensors` at that commit."""
+    """The pinned copy in a hub repository: commit hash, and the SHA-256 of `<name>/model.safetensors` there."""
 
     revision: str
     sha256: str | None = None
@@ -194,7 +194,7 @@ _SUPER_RESOLUTION = {
     }),
 }  # fmt: skip
 
-# family → (task, channels, parameters, {level: file}); the level is a noise sigma ("denoise") or a JPEG quality ("jpeg")
+# family → (task, channels, parameters, {level: file}); the level is a noise sigma or a JPEG quality
 _RESTORATION = {
     "atd_u_color_dn": ("denoise", 3, 24_905_120, {
         15: "201_ATD_U_denoising_color_sigma15",
@@ -263,9 +263,14 @@ def get(name: str) -> ModelInfo:
     try:
         return _TABLE[name]
     except KeyError:
-        near = difflib.get_close_matches(name, _TABLE, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "atd.list_models() gives the names."
-        raise LoadError(f"There is no model named {name!r}; {hint}") from None
+        raise unknown_name(name) from None
+
+
+def unknown_name(name: str) -> LoadError:
+    """The error for a name that is not in the table, with the nearest ones."""
+    near = difflib.get_close_matches(name, _TABLE, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "atd.list_models() gives the names."
+    return LoadError(f"There is no model named {name!r}; {hint}")
 
 
 def create(name: str, **overrides: Any) -> "RestorationModel":

@@ -1,0 +1,51 @@
+"""Checkpoints from the authors' Google Drive through gdown (extra `drive`).
+
+Written against gdown's documented interface (5.2 to 6.5); the route could not be tried against the real Drive.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path, PurePosixPath
+
+from atd.errors import LoadError
+from atd.registry import DriveFile
+
+INSTALL_HINT = "pip install atd-restoration[drive]"
+
+
+def available() -> bool:
+    """Whether gdown is installed."""
+    if "gdown" in sys.modules:
+        return sys.modules["gdown"] is not None
+    return importlib.util.find_spec("gdown") is not None
+
+
+def download(file: DriveFile, directory: Path) -> Path:
+    """Download `file` into the existing folder `directory`; without an id of its own it is looked up in its folder."""
+    try:
+        import gdown
+    except ImportError as error:
+        raise LoadError(f"The Google Drive route needs gdown: {INSTALL_HINT}.") from error
+
+    by_hand = f"download {file.name} from {file.folder_url} in a browser and run `atd convert` on it"
+    try:
+        file_id = file.id or _find(gdown.download_folder(id=file.folder, skip_download=True, quiet=True), file)
+        if file_id is None:
+            raise LoadError(f"The Drive folder {file.folder_url} does not list {file.name}; {by_hand}.")
+        target = directory / file.name
+        result = gdown.download(id=file_id, output=str(target))
+    except LoadError:
+        raise
+    except Exception as error:  # gdown raises its own errors and those of requests
+        reason = str(error).strip().splitlines()
+        raise LoadError(
+            f"Google Drive refused {file.name} ({type(error).__name__}: {reason[0] if reason else 'no reason given'}); "
+            f"{by_hand}."
+        ) from error
+    if result is None or not target.is_file():
+        raise LoadError(f"Google Drive gave no file for {file.name}; {by_hand}.")
+    return target
+
+
+def _find(listing: list | None, file: DriveFile) -> str | None:
+    return next((entry.id for entry in listing or [] if PurePosixPath(entry.path).name == file.name), None)

@@ -1,0 +1,52 @@
+"""The README.md that goes with saved weights."""
+
+from typing import TYPE_CHECKING
+
+from atd import registry
+
+if TYPE_CHECKING:
+    from atd.models import RestorationModel
+
+_TASKS = {
+    "sr": "image super-resolution",
+    "denoise": "image denoising",
+    "jpeg": "JPEG artefact removal",
+    "restoration": "image restoration",
+}
+
+
+def model_card(model: "RestorationModel", source: str | None = None) -> str:
+    """Markdown with the hub's front matter. `source` tells where official weights came from; only then is a licence
+    stated, because the licence of weights that somebody trained is theirs to choose."""
+    info = registry.get(model.name) if model.name in registry.list_models() else None
+    task = _TASKS[model.task] + (f" ×{model.scale}" if model.scale > 1 else "")
+    front = ["library_name: atd-restoration", "pipeline_tag: image-to-image", "tags:", "- image-restoration", "- atd"]
+    if info and source:
+        front.insert(0, f"license: {info.licence.lower()}")
+    channels = {1: "gray", 3: "RGB"}.get(model.in_channels, f"{model.in_channels}-channel")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    lines = [
+        "---",
+        *front,
+        "---",
+        "",
+        f"# {model.name or model.architecture}",
+        "",
+        f"`{model.architecture}` for {task} of {channels} images, {parameters:,} parameters, in the format of the Python "
+        "package `atd-restoration`.",
+        "",
+        "```python",
+        "import atd",
+        "",
+        'model = atd.load("path/to/this/folder")  # or the repository, "org/repo@revision"',
+        'atd.restore(model, "photo.png").save("restored.png")',
+        "```",
+    ]
+    if info:
+        lines += ["", f"Network: {info.paper}."]
+    if info and source:
+        lines += ["", f"Weights: the authors', {source}; licence {info.licence}."]
+    if info and source and info.scores:
+        lines += ["", "Published PSNR (dB) / SSIM on Y:", "", "| set | PSNR | SSIM |", "| --- | --- | --- |"]
+        lines += [f"| {name} | {psnr:.2f} | {ssim:.4f} |" for name, (psnr, ssim) in info.scores.items()]
+    return "\n".join(lines) + "\n"
