@@ -4,6 +4,7 @@
 >>> image = atd.restore("atd_light_sr_x4", "photo.png", weights="bundled")
 """
 
+from atd.checkpoints import LoadError, load
 from atd.models import ATD, ATDCVPR, ATDU
 from atd.registry import create, list_models
 

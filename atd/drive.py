@@ -3,6 +3,7 @@
 Written against gdown's documented interface (5.2 to 6.5); the route could not be tried against the real Drive.
 """
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path, PurePosixPath
@@ -23,7 +24,7 @@ def available() -> bool:
 def download(file: DriveFile, directory: Path) -> Path:
     """Download `file` into the existing folder `directory`; without an id of its own it is looked up in its folder."""
     try:
-        import gdown
+        gdown = importlib.import_module("gdown")
     except ImportError as error:
         raise LoadError(f"The Google Drive route needs gdown: {INSTALL_HINT}.") from error
 

@@ -32,8 +32,8 @@ def model_card(model: "RestorationModel", source: str | None = None) -> str:
         "",
         f"# {model.name or model.architecture}",
         "",
-        f"`{model.architecture}` for {task} of {channels} images, {parameters:,} parameters, in the format of the Python "
-        "package `atd-restoration`.",
+        f"`{model.architecture}` for {task} of {channels} images, {parameters:,} parameters, in the format of the "
+        "Python package `atd-restoration`.",
         "",
         "```python",
         "import atd",

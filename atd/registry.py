@@ -216,8 +216,12 @@ _RESTORATION = {
 
 
 def _scores(cells: str) -> dict[str, tuple[float, float | None]]:
-    pairs = [tuple(map(float, cell.split("/"))) for cell in cells.split()]
-    return dict(zip(_SR_SETS, pairs, strict=True)) if pairs else {}
+    """{set: (PSNR, SSIM)} of a row of "PSNR/SSIM" cells, one for each of `_SR_SETS`, or none at all."""
+    table = {}
+    for name, cell in zip(_SR_SETS, cells.split(), strict=bool(cells)):
+        psnr, ssim = map(float, cell.split("/"))
+        table[name] = (psnr, ssim)
+    return table
 
 
 def _rows() -> Iterator[ModelInfo]:

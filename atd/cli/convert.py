@@ -1,0 +1,43 @@
+"""`atd convert`: anyone's checkpoint into our format."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "convert",
+        help="turn a checkpoint into safetensors with a config, and place it in the cache",
+        description="Turn a .pth, .pt, .ckpt or .safetensors checkpoint of ATD, ATD-U or ATD of CVPR 2024 into a "
+        "folder of model.safetensors, config.json and a model card. With --as the file is checked to be that network "
+        'and placed in the cache, and atd.load("NAME") then works without a request.',
+    )
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("--as", dest="name", metavar="NAME", help="name of atd list that the file holds the weights of")
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="write here instead")
+    parser.add_argument(
+        "--category-size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="rows of a category group, one number or one for each level of ATD-U; a bare checkpoint does not tell it "
+        "(assumed: the published 128 or 256)",
+    )
+    parser.add_argument("--img-range", type=float, metavar="R", help="range of the normalised input (assumed: 1)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from atd import checkpoints
+
+    overrides = {}
+    if args.category_size:
+        overrides["category_size"] = args.category_size if len(args.category_size) > 1 else args.category_size[0]
+    if args.img_range is not None:
+        overrides["img_range"] = args.img_range
+    folder = checkpoints.convert(args.file, args.name, args.output, **overrides)
+    model = repr(args.name) if args.name and not args.output else repr(str(folder))
+    print(f"{folder}: load it with atd.load({model})")
+    return 0

@@ -1,0 +1,59 @@
+"""`atd info`: versions, device, backend and folders, for bug reports."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "info",
+        help="print versions, device, backend and cache folders",
+        description="Print versions, device, backend and why, and the folders in which weights are looked for.",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    import os
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    import atd
+    from atd import drive, hub, ops, registry
+
+    def installed(distribution: str) -> str:
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            return "not installed"
+
+    lines = [
+        ("atd", atd.__version__),
+        ("Python", f"{platform.python_version()} on {platform.platform()}"),
+    ]
+    lines += [(name, installed(name)) for name in ("torch", "triton", "safetensors", "huggingface_hub", "pillow")]
+    lines += [("gdown", installed("gdown") if drive.available() else f"not installed ({drive.INSTALL_HINT})")]
+    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] + ["cpu"]
+    for device in devices:
+        if device == "cpu":
+            what = f"{torch.get_num_threads()} threads"
+        else:
+            card = torch.cuda.get_device_properties(device)
+            what = f"{card.name}, {card.total_memory / 2**30:.1f} GiB, compute capability {card.major}.{card.minor}"
+        backend, reason = ops.backend_report(device)
+        lines += [("device", f"{device} ({what}); backend {backend}: {reason}")]
+    bundled = [name for name in registry.list_models() if registry.get(name).bundled]
+    lines += [
+        ("converted weights", f"{hub.home()} (ATD_HOME, else atd in HF_HOME)"),
+        ("hub cache", str(hub.hub_cache())),
+        ("hub repository", os.environ.get("ATD_HUB_REPO") or "none (ATD_HUB_REPO=org/repo@revision)"),
+        ("requests", "switched off by HF_HUB_OFFLINE" if hub.offline() else "allowed"),
+        ("bundled weights", ", ".join(bundled) or "none"),
+    ]
+    width = max(len(key) for key, _ in lines)
+    for key, value in lines:
+        print(f"{key.ljust(width)}  {value}")
+    return 0

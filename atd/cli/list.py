@@ -1,0 +1,56 @@
+"""`atd list`: the networks, and where their weights are."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from atd.registry import ModelInfo
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "list",
+        help="list the networks and where their weights are",
+        description="List the networks of the registry. The column weights says where they are: bundled (in this "
+        "package), cached (on this machine) or to fetch.",
+    )
+    parser.add_argument("pattern", nargs="?", default="*", help="shell pattern that the names must match")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from atd import hub, registry
+
+    names = registry.list_models(args.pattern)
+    if not names:
+        raise ValueError(f"No network matches {args.pattern!r}; atd list shows all.")
+    rows = [("name", "class", "task", "channels", "parameters", "weights", "licence")]
+    infos = [registry.get(name) for name in names]
+    for info in infos:
+        weights = ["bundled"] if info.bundled else []
+        if hub.is_cached(info):
+            weights.append("cached")
+        elif info.sources.drive or info.sources.hub:
+            weights.append("to fetch")
+        channels = {1: "gray", 3: "RGB"}.get(info.in_channels, str(info.in_channels))
+        size = f"{info.parameters / 1e6:.3f} M"
+        rows.append(
+            (info.name, info.architecture, _task(info), channels, size, " + ".join(weights), info.licence)
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if any(info.bundled for info in infos):
+        print(
+            f'\nbundled: small weights trained by this project, weights="bundled" ({registry.BUNDLED_LICENCE}: trained '
+            "on images with research terms, see atd/bundled/LICENSE)."
+        )
+    return 0
+
+
+def _task(info: ModelInfo) -> str:
+    if info.task == "sr":
+        return f"super-resolution ×{info.scale}"
+    return f"denoising σ {info.sigma}" if info.task == "denoise" else f"JPEG quality {info.quality}"
