@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# The backward pass forms its attention maps in pieces of this size: they stay in a CPU's cache, and on a card they are
+# large enough to fill it.
+_CPU_CHUNK_BYTES = 2 << 20
+_CARD_CHUNK_BYTES = 256 << 20
 
 
 def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
@@ -16,12 +25,8 @@ def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
     batch, count, channels = rows.shape
     if batch == 1:
         return rows.index_select(1, index[0])
-    offsets = count * _arange_like(index, batch)
+    offsets = torch.arange(0, batch * count, count, device=index.device)[:, None]
     return rows.reshape(batch * count, channels).index_select(0, (index + offsets).view(-1)).view(batch, -1, channels)
-
-
-def _arange_like(index: Tensor, batch: int) -> Tensor:
-    return index.new_ones(batch, 1).cumsum(0) - 1
 
 
 def attend_groups(
@@ -30,7 +35,7 @@ def attend_groups(
     """Multi-head attention inside each group.
 
     Args:
-        groups: (b, groups, g, 3C), channels (q | k | v) with heads inside each.
+        groups: (b, groups, g, 3C), contiguous, channels (q | k | v) with heads inside each.
         num_heads: H.
         scale: factor of the logits, ``(C/H)^-0.5`` when None; a tensor of one element may be learned.
         bias: (H, g, g), added to the logits, or None.
@@ -39,9 +44,90 @@ def attend_groups(
         (b, groups, g, C).
     """
     batch, count, size, channels = groups.shape
-    heads = groups.view(batch * count, size, 3, num_heads, channels // (3 * num_heads)).permute(2, 0, 3, 1, 4)
-    q, k, v = heads[0], heads[1], heads[2]  # each (b·groups, H, g, d)
+    rows = groups.view(batch * count, size, channels)
     if isinstance(scale, Tensor):
-        q, scale = q * scale.to(q.dtype), 1.0
+        factor = torch.cat([scale.expand(channels // 3), scale.new_ones(1).expand(2 * channels // 3)])
+        rows, scale = rows * factor.to(rows.dtype), 1.0
+    elif scale is None:
+        scale = (channels // (3 * num_heads)) ** -0.5
+    if torch.is_grad_enabled() and (rows.requires_grad or (bias is not None and bias.requires_grad)):
+        output = _GroupAttention.apply(rows, bias, num_heads, scale)
+    else:
+        output = _attend(rows, bias, num_heads, scale)
+    return output.reshape(batch, count, size, channels // 3)
+
+
+def _heads(rows: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v, each a (groups, H, g, d) view of (groups, g, 3C) rows."""
+    count, size, channels = rows.shape
+    q, k, v = rows.view(count, size, 3, num_heads, channels // (3 * num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    return q, k, v
+
+
+def _attend(rows: Tensor, bias: Tensor | None, num_heads: int, scale: float) -> Tensor:
+    """(groups, g, C) from (groups, g, 3C): fused, without an attention map in memory."""
+    q, k, v = _heads(rows, num_heads)
     output = F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias[None], scale=scale)
-    return output.transpose(1, 2).reshape(batch, count, size, channels // 3)
+    return output.transpose(1, 2).flatten(2)
+
+
+class _GroupAttention(torch.autograd.Function):
+    """:func:`_attend` with a backward pass that recomputes the attention maps piece by piece.
+
+    Autograd's own path for a bias that needs a gradient keeps every map of every layer.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, bias: Tensor | None, num_heads: int, scale: float) -> Tensor:
+        # The fused kernel refuses a mask that asks for a gradient, even where none is recorded.
+        output = _attend(rows.detach(), None if bias is None else bias.detach(), num_heads, scale)
+        ctx.save_for_backward(rows, bias, output)
+        ctx.num_heads, ctx.scale = num_heads, scale
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        rows, bias, output = ctx.saved_tensors
+        count, size, channels = rows.shape
+        heads, scale = ctx.num_heads, ctx.scale
+        width = channels // (3 * heads)
+        grad_rows = torch.empty_like(rows)
+        # (3, groups, H, g, d) views: the heads of one piece at a time become the batch of plain matrix products.
+        parts = rows.view(count, size, 3, heads, width).permute(2, 0, 3, 1, 4)
+        grad_parts = grad_rows.view(count, size, 3, heads, width).permute(2, 0, 3, 1, 4)
+        grad_heads = grad_output.view(count, size, heads, width).transpose(1, 2)
+        row_sums = (grad_output * output).view(count, size, heads, width).sum(-1).transpose(1, 2)[..., None]
+        grad_bias = None
+        if ctx.needs_input_grad[1]:
+            grad_bias = torch.zeros(bias.shape, dtype=torch.promote_types(bias.dtype, torch.float32), device=bias.device)
+
+        for piece in _pieces(count, heads * size * size * rows.element_size(), rows.device):
+            q, k, v = (part[piece].reshape(-1, size, width) for part in parts)
+            grad = grad_heads[piece].reshape(-1, size, width)
+            if bias is None:
+                attention = torch.bmm(q * scale, k.transpose(1, 2))
+            else:
+                attention = torch.baddbmm(bias.repeat(len(q) // heads, 1, 1), q, k.transpose(1, 2), alpha=scale)
+            attention = torch.softmax(attention, dim=-1)
+            grad_logits = torch.bmm(grad, v.transpose(1, 2))
+            grad_logits.sub_(row_sums[piece].reshape(-1, size, 1)).mul_(attention)
+            if grad_bias is not None:
+                grad_bias += grad_logits.view(-1, heads, size, size).sum(0)
+            results = (
+                torch.bmm(grad_logits, k) * scale,
+                torch.bmm(grad_logits.transpose(1, 2), q) * scale,
+                torch.bmm(attention.transpose(1, 2), grad),
+            )
+            for grad_part, result in zip(grad_parts, results, strict=True):
+                grad_part[piece] = result.view(-1, heads, size, width)
+        return grad_rows, None if grad_bias is None else grad_bias.to(bias.dtype), None, None
+
+
+def _pieces(count: int, bytes_each: int, device: torch.device) -> list[slice]:
+    """Slices of ``count`` groups whose attention maps fit the chunk size of the device."""
+    if torch.compiler.is_compiling():  # a graph must not depend on the number of pieces
+        return [slice(None)]
+    budget = _CPU_CHUNK_BYTES if device.type == "cpu" else _CARD_CHUNK_BYTES
+    step = max(1, budget // bytes_each)
+    return [slice(start, start + step) for start in range(0, count, step)]
