@@ -18,23 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from atd import memory
+from atd.colour import through_network
+from atd.progress import Callback, TileProgress
 from atd.tiling import AxisPlan, Span, discarded, join_columns, join_rows, plan_axis, tile_limit
 
 HALF = (torch.bfloat16, torch.float16)
 
 
-class TileProgress(NamedTuple):
-    """What a progress callback receives after every batch of tiles. Raise an exception in it to cancel."""
-
-    done: int
-    total: int
-    elapsed: float
-    """Seconds since the first tile began."""
-    remaining: float
-    """Estimated seconds to the last tile."""
-
-
-Callback = Callable[[TileProgress], object]
 Tile = int | None | Literal["auto"]
 
 
@@ -108,11 +98,16 @@ class TileRunner:
         self.dtype = compute_dtype(model, dtype)
         self.self_ensemble = self_ensemble
         self.scale = scale_of(model)
+        self.takes = channels_of(model)
         self.warned = False
         self.float32_model: nn.Module | None = None
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """(b, c, h, w) float32 on the CPU → (b, c', h·scale, w·scale) float32 on the CPU."""
+        """(b, c, h, w) float32 on the CPU → (b, c, h·scale, w·scale) float32 on the CPU, for an image of any c."""
+        return through_network(self._network, batch.to(self.device), self.takes).cpu()
+
+    def _network(self, batch: Tensor) -> Tensor:
+        """The network alone, on its device and for its number of channels; finite or a ValueError."""
         output = self._ensemble(self.model, batch, self.dtype)
         finite = output.flatten(1).isfinite().all(dim=1)
         if not finite.all() and self.dtype in HALF:
@@ -126,7 +121,7 @@ class TileRunner:
                 output[index] = self._ensemble(self._full_precision(), batch[index : index + 1], torch.float32)[0]
             finite = output.flatten(1).isfinite().all(dim=1)
         if not finite.all():
-            raise ValueError("the network gave non-finite values: the weights or the input hold NaN or infinity")
+            raise ValueError("the network gave non-finite values: its weights or the image hold NaN or infinity")
         return output
 
     def _full_precision(self) -> nn.Module:
@@ -154,7 +149,7 @@ class TileRunner:
         autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype in HALF and weights == torch.float32)
         # no_grad rather than inference_mode: a network may cache index tensors that it later trains with.
         with torch.no_grad(), autocast:
-            output = model(batch.to(self.device, weights))
+            output = model(batch.to(weights))
         if not isinstance(output, Tensor) or output.ndim != 4:
             raise ValueError(f"expected the network to return a (b, c, h, w) tensor, got {type(output).__name__}")
         expected = (batch.shape[-2] * self.scale, batch.shape[-1] * self.scale)
@@ -163,7 +158,7 @@ class TileRunner:
                 f"the network turned {tuple(batch.shape[-2:])} into {tuple(output.shape[-2:])}, but its scale "
                 f"{self.scale} means {expected}: set model.scale"
             )
-        return output.to("cpu", torch.float32)
+        return output.float()
 
 
 @dataclass(frozen=True)
@@ -187,7 +182,7 @@ class Strip(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Image:
+class Source:
     """An image that is read by regions: `read` gives (c, bottom-top, right-left) float32 in [0, 1]."""
 
     height: int
@@ -196,7 +191,7 @@ class Image:
     """``read(top, bottom, left, right)``"""
 
     @classmethod
-    def of(cls, x: Tensor) -> Image:
+    def of(cls, x: Tensor) -> Source:
         return cls(x.shape[-2], x.shape[-1], lambda top, bottom, left, right: x[:, top:bottom, left:right])
 
 
@@ -231,7 +226,7 @@ def choose_tile(model: nn.Module, height: int, width: int, tile: Tile, runner: T
 
 def strips(
     model: nn.Module,
-    image: Image,
+    image: Source,
     *,
     tile: Tile = "auto",
     overlap: int = 32,
@@ -299,13 +294,13 @@ def strips(
         index += 1
 
 
-def _plan(image: Image, position: Position, overlap: int, multiple: int) -> tuple[AxisPlan, AxisPlan]:
+def _plan(image: Source, position: Position, overlap: int, multiple: int) -> tuple[AxisPlan, AxisPlan]:
     rows = plan_axis(image.height, position.tile, overlap, multiple, position.origin)
     return rows, plan_axis(image.width, position.tile, overlap, multiple)
 
 
 def _compute_strip(
-    runner: TileRunner, image: Image, row: Span, columns: AxisPlan, batch_size: int, clock: _Clock
+    runner: TileRunner, image: Source, row: Span, columns: AxisPlan, batch_size: int, clock: _Clock
 ) -> Tensor:
     results: list[Tensor] = []
     for first in range(0, len(columns.tiles), batch_size):

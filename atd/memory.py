@@ -41,6 +41,16 @@ def free_ram() -> int | None:
     return min(limits) if limits else None
 
 
+def require_ram(size: int, what: str) -> None:
+    """Refuse, before any work, what the free RAM cannot hold."""
+    free = free_ram()
+    if free is not None and size > free:
+        raise MemoryError(
+            f"{what} needs about {size / 1e9:.1f} GB of RAM, but {free / 1e9:.1f} GB are free: restore a part of the "
+            f"image, or stream from file to file with extra io (pip install 'atd-restoration[io]')"
+        )
+
+
 def estimate(model: nn.Module, height: int, width: int, dtype: torch.dtype, batch_size: int = 1) -> int:
     """Peak bytes that one call on a (batch_size, c, height, width) tile takes beyond the weights."""
     return batch_size * height * width * BYTES_PER_PIXEL
