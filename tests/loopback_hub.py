@@ -1,0 +1,154 @@
+"""A small Hugging Face hub on 127.0.0.1, complete enough for the real client: downloads, uploads, and faults on demand."""
+
+import base64
+import contextlib
+import hashlib
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+
+@dataclass
+class Repository:
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)
+
+
+class LoopbackHub:
+    """`with LoopbackHub() as hub:` serves until the block ends; HF_ENDPOINT=hub.url points the client at it.
+
+    requests      one "METHOD path" for every request that came in
+    corrupt       paths in a repository whose bodies are sent with their last byte changed
+    pause_after   bytes after which a body's transfer stalls until `resume` is set; `paused` tells that it does
+    """
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Repository] = {}
+        self.requests: list[str] = []
+        self.corrupt: set[str] = set()
+        self.pause_after: int | None = None
+        self.paused = threading.Event()
+        self.resume = threading.Event()
+        self.uploads: dict[str, bytes] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "LoopbackHub":
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.resume.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def commit(self, repository: str, files: dict[str, bytes], branch: str = "main") -> str:
+        """Add `files` to the branch and return the new commit's hash."""
+        repo = self.repositories.setdefault(repository, Repository())
+        tree = {**repo.commits.get(repo.refs.get(branch, ""), {}), **files}
+        digest = hashlib.sha1(repr([repository, len(repo.commits), sorted(tree)]).encode()).hexdigest()
+        repo.commits[digest] = tree
+        repo.refs[branch] = digest
+        return digest
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: LoopbackHub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._resolve(with_body=False)
+
+    def do_GET(self) -> None:
+        self._resolve(with_body=True)
+
+    def do_PUT(self) -> None:
+        path, body = self._received()
+        self.hub.uploads[path.rpartition("/")[2]] = body
+        self._answer(200)
+
+    def do_POST(self) -> None:
+        path, body = self._received()
+        if path == "/api/repos/create":
+            request = json.loads(body)
+            name = f"{request['organization']}/{request['name']}" if request.get("organization") else request["name"]
+            self.hub.repositories.setdefault(name, Repository())
+            self._json({"url": f"{self.hub.url}/{name}"})
+        elif path == "/api/validate-yaml":
+            self._json({"warnings": [], "errors": []})
+        elif "/preupload/" in path:
+            files = [{**file, "shouldIgnore": False} for file in json.loads(body)["files"]]
+            for file in files:
+                file["uploadMode"] = "lfs" if file["path"].endswith(".safetensors") else "regular"
+            self._json({"files": files})
+        elif path.endswith("/info/lfs/objects/batch"):
+            objects = json.loads(body)["objects"]
+            for item in objects:
+                item["actions"] = {"upload": {"href": f"{self.hub.url}/lfs/{item['oid']}"}}
+            self._json({"transfer": "basic", "objects": objects})
+        elif "/commit/" in path:
+            repository, _, branch = path.removeprefix("/api/models/").partition("/commit/")
+            files = {}
+            for line in body.splitlines():
+                entry = json.loads(line)
+                if entry["key"] == "file":
+                    files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+                elif entry["key"] == "lfsFile":
+                    files[entry["value"]["path"]] = self.hub.uploads[entry["value"]["oid"]]
+            oid = self.hub.commit(repository, files, branch)
+            self._json({"commitUrl": f"{self.hub.url}/{repository}/commit/{oid}", "commitOid": oid})
+        else:
+            self._answer(404)
+
+    def _received(self) -> tuple[str, bytes]:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append(f"{self.command} {path}")
+        return path, self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def _resolve(self, with_body: bool) -> None:
+        """`/org/repo/resolve/<revision>/<path>`, with the headers by which the client knows commit, hash and size."""
+        path, _ = self._received()
+        name, found, rest = path.removeprefix("/").partition("/resolve/")
+        repository = self.hub.repositories.get(name) if found else None
+        if repository is None:
+            return self._answer(404, {"X-Error-Code": "RepoNotFound"})
+        revision, _, file = rest.partition("/")
+        commit = repository.refs.get(revision, revision)
+        if commit not in repository.commits:
+            return self._answer(404, {"X-Error-Code": "RevisionNotFound"})
+        body = repository.commits[commit].get(file)
+        if body is None:
+            return self._answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
+        large = file.endswith(".safetensors")
+        etag = hashlib.sha256(body).hexdigest() if large else hashlib.sha1(body).hexdigest()
+        if file in self.hub.corrupt:
+            body = body[:-1] + bytes([body[-1] ^ 0xFF])
+        self._answer(200, {"X-Repo-Commit": commit, "ETag": f'"{etag}"'}, body, with_body)
+
+    def _json(self, value: object) -> None:
+        self._answer(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
+
+    def _answer(
+        self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", with_body: bool = True
+    ) -> None:
+        self.send_response(status)
+        for key, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if not with_body:
+            return
+        with contextlib.suppress(OSError):  # the client may go away: some tests are about that
+            pause = self.hub.pause_after
+            if pause is not None and len(body) > pause:
+                self.wfile.write(body[:pause])
+                self.wfile.flush()
+                self.hub.paused.set()
+                self.hub.resume.wait(60)
+                body = body[pause:]
+            self.wfile.write(body)
