@@ -1,4 +1,4 @@
-"""A small Hugging Face hub on 127.0.0.1, complete enough for the real client: downloads, uploads, and faults on demand."""
+"""A small Hugging Face hub on 127.0.0.1, complete enough for the real client, with faults on demand."""
 
 import base64
 import contextlib
@@ -117,14 +117,17 @@ class _Handler(BaseHTTPRequestHandler):
         name, found, rest = path.removeprefix("/").partition("/resolve/")
         repository = self.hub.repositories.get(name) if found else None
         if repository is None:
-            return self._answer(404, {"X-Error-Code": "RepoNotFound"})
+            self._answer(404, {"X-Error-Code": "RepoNotFound"})
+            return
         revision, _, file = rest.partition("/")
         commit = repository.refs.get(revision, revision)
         if commit not in repository.commits:
-            return self._answer(404, {"X-Error-Code": "RevisionNotFound"})
+            self._answer(404, {"X-Error-Code": "RevisionNotFound"})
+            return
         body = repository.commits[commit].get(file)
         if body is None:
-            return self._answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
+            self._answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
+            return
         large = file.endswith(".safetensors")
         etag = hashlib.sha256(body).hexdigest() if large else hashlib.sha1(body).hexdigest()
         if file in self.hub.corrupt:

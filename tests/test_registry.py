@@ -1,0 +1,89 @@
+"""The table of networks against the full-size state dicts and the published figures."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import atd
+from atd import registry
+
+PUBLISHED = [
+    "atd_sr_x2", "atd_sr_x3", "atd_sr_x4",
+    "atd_light_sr_x2", "atd_light_sr_x3", "atd_light_sr_x4",
+    "atd_u_color_dn15", "atd_u_color_dn25", "atd_u_color_dn50",
+    "atd_u_gray_dn15", "atd_u_gray_dn25", "atd_u_gray_dn50",
+    "atd_u_gray_jpeg10", "atd_u_gray_jpeg20", "atd_u_gray_jpeg30", "atd_u_gray_jpeg40",
+    "atd_cvpr_sr_x2", "atd_cvpr_sr_x3", "atd_cvpr_sr_x4",
+    "atd_cvpr_light_sr_x2", "atd_cvpr_light_sr_x3", "atd_cvpr_light_sr_x4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shapes(golden):
+    table = json.loads((golden / "state_dict_shapes.json").read_text())
+    by_channels = {3: table["atd_u_color"], 1: table["atd_u_gray"]}
+    return {name: table.get(name) or by_channels[registry.get(name).in_channels] for name in PUBLISHED}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_and_config_are_those_of_the_published_network(name, shapes):
+    info = registry.get(name)
+    expected = {key: tuple(shape) for key, shape in shapes[name].items()}
+    weights = [shape for key, shape in expected.items() if not key.endswith("relative_position_index_SA")]
+    assert info.parameters == sum(map(math.prod, weights))
+    with torch.device("meta"):
+        model = atd.create(name)
+    assert {key: tuple(value.shape) for key, value in model.state_dict().items()} == expected
+    assert (model.name, model.task, model.scale, model.in_channels) == (name, info.task, info.scale, info.in_channels)
+
+
+def test_names_tell_task_level_and_scale():
+    for name in PUBLISHED:
+        info = registry.get(name)
+        level = {"sr": info.scale, "denoise": info.sigma, "jpeg": info.quality}[info.task]
+        assert name.endswith({"sr": f"_x{level}", "denoise": f"_dn{level}", "jpeg": f"_jpeg{level}"}[info.task])
+        assert info.in_channels == (1 if "_gray_" in name else 3)
+
+
+def test_scores_are_the_papers():
+    assert registry.get("atd_cvpr_sr_x2").scores["Manga109"] == (40.35, 0.9810)
+    assert registry.get("atd_cvpr_sr_x4").scores["Set5"] == (33.14, 0.9061)
+    assert registry.get("atd_cvpr_light_sr_x3").scores == {
+        "Set5": (34.74, 0.9300),
+        "Set14": (30.68, 0.8485),
+        "B100": (29.32, 0.8109),
+        "Urban100": (29.17, 0.8709),
+        "Manga109": (34.60, 0.9506),
+    }
+
+
+def test_every_drive_file_belongs_to_one_name():
+    files = [registry.get(name).sources.drive for name in PUBLISHED]
+    assert len({(file.folder, file.name) for file in files}) == len(PUBLISHED)
+    ids = [file.id for file in files if file.id]
+    assert len(ids) == len(set(ids)) == 4
+
+
+def test_list_models_matches_shell_patterns():
+    assert set(PUBLISHED) <= set(atd.list_models())
+    assert atd.list_models("atd_light_sr_x?") == ["atd_light_sr_x2", "atd_light_sr_x3", "atd_light_sr_x4"]
+    assert atd.list_models("nothing*") == []
+
+
+def test_an_unknown_name_gets_the_nearest_ones():
+    with pytest.raises(atd.LoadError, match="atd_light_sr_x4"):
+        atd.create("atd_lite_sr_x4")
+    with pytest.raises(atd.LoadError, match=r"list_models"):
+        registry.get("swinir")
+
+
+def test_an_override_that_changes_the_network_takes_its_name_away():
+    assert atd.create("atd_light_sr_x4", use_checkpoint=True).name == "atd_light_sr_x4"
+    assert atd.create("atd_light_sr_x4", depths=[1], num_heads=[3]).name is None
+
+
+def test_a_created_network_does_not_share_its_settings_with_the_table():
+    atd.create("atd_light_sr_x4").config["depths"].append(1)
+    assert registry.get("atd_light_sr_x4").config["depths"] == [6, 6, 6, 6]
