@@ -42,3 +42,24 @@ def rate_factor(recipe: Recipe, iteration: int, minutes: float = 0.0) -> float:
     if recipe.minutes:
         progress = max(progress, minutes / recipe.minutes)
     return warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def state_of(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimiser's state by parameter name, `<parameter>:<key>` → tensor on the CPU."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    tensors = {}
+    for parameter, values in optimiser.state.items():
+        for key, value in values.items():
+            tensors[f"{names[parameter]}:{key}"] = torch.as_tensor(value).detach().cpu()
+    return tensors
+
+
+def load_state(model: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Put back what `state_of` gave."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    order = [names[parameter] for group in optimiser.param_groups for parameter in group["params"]]
+    state: dict[int, dict] = {}
+    for key, value in tensors.items():
+        name, _, entry = key.rpartition(":")
+        state.setdefault(order.index(name), {})[entry] = value.item() if value.dtype == torch.bool else value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -11,21 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 
-import atd.metrics  # noqa: F401  (imported now, so that a running training does not meet a later edit of the code)
 from atd import checkpointing, data, degrade, metrics, optim, registry
 from atd.checkpointing import Checkpoint
+from atd.checkpoints import load
 from atd.data import Degradation, ImageSource, Patches
 from atd.recipes import Recipe
-
-FULL = StateDictOptions(full_state_dict=True, cpu_offload=True, flatten_optimizer_state_dict=True)
 
 
 def train(recipe: Recipe, data_folder: Path, out: Path, *, resume: bool = False, say: Callable[[str], None] = print) -> Path:
@@ -49,6 +40,7 @@ def train(recipe: Recipe, data_folder: Path, out: Path, *, resume: bool = False,
     (out / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
 
     torch.manual_seed(recipe.seed)
+    torch.set_flush_denormal(True)  # shifted windows mask with exp(−100), which slow arithmetic handles otherwise
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = registry.create(recipe.model, **recipe.config).to(device).train()
     if recipe.finetune_from and not checkpoint:
@@ -69,24 +61,19 @@ def train(recipe: Recipe, data_folder: Path, out: Path, *, resume: bool = False,
         ).eval()
     iteration, minutes = 0, 0.0
     if checkpoint:
-        set_model_state_dict(model, checkpoint.tensors["model"], options=FULL)
+        model.load_state_dict(checkpoint.tensors["model"])
         if average:
             average.module.load_state_dict(checkpoint.tensors["average"])
             average.n_averaged.fill_(checkpoint.state["iteration"])
-        set_optimizer_state_dict(
-            model, optimiser, {**checkpoint.tensors["optimiser"], **checkpoint.state["optimiser"]}, options=FULL
-        )
+        optim.load_state(model, optimiser, checkpoint.tensors["optimiser"])
         iteration, minutes = checkpoint.state["iteration"], checkpoint.state["minutes"]
         say(f"continuing after iteration {iteration}")
 
     def save() -> None:
-        optimiser_state = get_optimizer_state_dict(model, optimiser, options=FULL)
-        tensors = {"model": get_model_state_dict(model, options=FULL)}
+        tensors = {"model": model.state_dict(), "optimiser": optim.state_of(model, optimiser)}
         if average:
-            tensors["average"] = {key: value.cpu() for key, value in average.module.state_dict().items()}
-        tensors["optimiser"] = {key: value for key, value in optimiser_state.items() if isinstance(value, torch.Tensor)}
-        rest = {key: value for key, value in optimiser_state.items() if not isinstance(value, torch.Tensor)}
-        state = {"iteration": iteration, "minutes": minutes, "optimiser": rest}
+            tensors["average"] = average.module.state_dict()
+        state = {"iteration": iteration, "minutes": minutes}
         try:
             checkpointing.save(out / "checkpoints", iteration, Checkpoint(tensors, state))
         except OSError as error:
@@ -174,7 +161,7 @@ def loss_of(recipe: Recipe, output: torch.Tensor, target: torch.Tensor) -> torch
 
 def start_from(model: nn.Module, folder: str, say: Callable[[str], None]) -> None:
     """Take the weights of another scale: everything but the upsampler, whose shapes differ."""
-    trained = checkpoints.load(folder).state_dict()
+    trained = load(folder).state_dict()
     own = model.state_dict()
     fresh = sorted(key for key, value in own.items() if key not in trained or trained[key].shape != value.shape)
     for key in fresh:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
+
+_OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_]+)?=")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    parser = subparsers.add_parser("train", help="train a network from a recipe", description="Train a network from a recipe.")
-    parser.add_argument("recipe", nargs="?", help="recipe id, or a .toml file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe keys to change")
+    parser = subparsers.add_parser(
+        "train",
+        help="train a network from a recipe",
+        usage="atd train RECIPE --data DIR --out DIR [--resume] [key=value ...]\n       atd train --list | --show RECIPE",
+        description="Train a network from a recipe. Any key that --show prints can be overridden as key=value.",
+    )
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="recipe id, or a TOML file")
     parser.add_argument("--list", action="store_true", help="one line a recipe, id first")
-    parser.add_argument("--show", metavar="ID", help="print a recipe with all its keys")
-    parser.add_argument("--data", type=Path, help="folder the recipe's image folders lie in")
-    parser.add_argument("--out", type=Path, help="folder for checkpoints, logs and the trained model")
+    parser.add_argument("--show", metavar="RECIPE", help="print a recipe with all its keys")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder the recipe's image folders lie in")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for checkpoints, logs and the trained model")
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in --out")
     parser.set_defaults(run=run)
+    _accept_overrides_anywhere(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,16 +31,30 @@ def run(args: argparse.Namespace) -> int:
 
     if args.list:
         for name in recipes.names():
-            print(f"{name:20s} {recipes.get(name).summary}")
+            print(f"{name:24s} {recipes.get(name).summary}")
         return 0
     if args.show:
-        print(recipes.get(args.show).to_toml(), end="")
+        print(recipes.get(args.show).override(args.overrides).to_toml(), end="")
         return 0
     if not (args.recipe and args.data and args.out):
-        raise ValueError("atd train needs a recipe, --data and --out, e.g. atd train laptop_x4 --data photos --out run")
+        raise ValueError("atd train needs a recipe, --data DIR and --out DIR; atd train --list shows the recipes")
     from atd import training
 
     recipe = recipes.get(args.recipe).override(args.overrides)
     folder = training.train(recipe, args.data, args.out, resume=args.resume, say=lambda text: print(text, flush=True))
     print(f"saved to {folder}")
     return 0
+
+
+def _accept_overrides_anywhere(parser: argparse.ArgumentParser) -> None:
+    """argparse takes positional arguments from one place of the command line only; overrides may stand at its end."""
+    plain = parser.parse_known_args
+
+    def parse_known_args(args=None, namespace=None):
+        overrides = [arg for arg in args or [] if _OVERRIDE.match(arg)]
+        rest = [arg for arg in args or [] if not _OVERRIDE.match(arg)]
+        namespace, extras = plain(rest, namespace)
+        namespace.overrides = overrides
+        return namespace, extras
+
+    parser.parse_known_args = parse_known_args
