@@ -7,5 +7,19 @@
 from atd.checkpoints import LoadError, load
 from atd.models import ATD, ATDCVPR, ATDU
 from atd.registry import create, list_models
+from atd.restoration import restore, restore_file
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ATD",
+    "ATDCVPR",
+    "ATDU",
+    "LoadError",
+    "__version__",
+    "create",
+    "list_models",
+    "load",
+    "restore",
+    "restore_file",
+]
