@@ -32,7 +32,7 @@ SUFFIXES = {
     ".bmp": "BMP",
 }
 """File name endings that can be written, and read."""
-READABLE = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 # Tags that describe a TIFF's content rather than how it is stored.
 TIFF_DESCRIPTION = (270, 271, 272, 305, 306, 315, 33432)
 
@@ -56,8 +56,7 @@ def read_image(path: str | os.PathLike[str], *, eight_bit: bool = False) -> Pict
             if _is_tiff(path):
                 # Pillow has no mode for some TIFF, such as float colour.
                 return read_vips(path)
-            names = ", ".join(name for name in READABLE if name != "MPO")
-            raise ImageError(f"{path} is not an image in a format that can be read ({names})") from error
+            raise ImageError(f"{path} is not an image in a format that can be read ({', '.join(READABLE)})") from error
         with image:
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 what = "pages" if image.format == "TIFF" else "frames (an animation)"

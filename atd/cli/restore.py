@@ -1,0 +1,208 @@
+"""`atd restore`: restore files and folders."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from atd.batch import Job
+    from atd.picture import Picture
+
+DEFAULT_MODEL = "atd_light_sr_x4"
+TASK_MODELS = {"classical": "atd_sr", "lightweight": "atd_light_sr"}
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "restore",
+        help="restore images: files and folders",
+        description="Restore images. An existing result is skipped; a bad file is reported and the rest go on.",
+        epilog=f"Without --model, --task, --denoise and --jpeg the bundled network {DEFAULT_MODEL} is used.",
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument("-i", "--input", nargs="+", type=Path, required=True, metavar="PATH", help="files and folders")
+    files.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a file when there is one input file and the ending is known, else a folder",
+    )
+    files.add_argument(
+        "--format",
+        choices=("same", "png", "jpg", "webp", "tiff"),
+        default="same",
+        help="format of the results in a folder (same as the input unless given)",
+    )
+    files.add_argument("--overwrite", action="store_true", help="replace existing results")
+    files.add_argument("--recursive", action="store_true", help="also take folders below, and mirror the tree")
+    files.add_argument("--include", nargs="+", default=[], metavar="PATTERN", help="only these files of a folder")
+    files.add_argument("--exclude", nargs="+", default=[], metavar="PATTERN", help="not these files of a folder")
+    files.add_argument("--save-quality", type=int, metavar="1-100", help="of JPEG (else 95) and WebP (else lossless)")
+    files.add_argument("--subsampling", choices=("444", "422", "420"), default="444", help="chroma of JPEG (444)")
+    files.add_argument("--eight-bit", action="store_true", help="read 16-bit colour as 8-bit instead of by libvips")
+    files.add_argument("--jobs", type=int, default=1, metavar="N", help="threads that decode and encode (1)")
+
+    network = parser.add_argument_group("network")
+    network.add_argument("--model", metavar="NAME", help="a name of `atd list`, a weights file or a folder")
+    network.add_argument(
+        "--weights",
+        default=None,
+        metavar="WHICH",
+        help="official (default), bundled, a file, a folder or org/repo[@revision]",
+    )
+    network.add_argument("--task", choices=tuple(TASK_MODELS), help="super-resolution network, together with --scale")
+    network.add_argument("--scale", type=int, choices=(2, 3, 4), help="of the network, together with --task")
+    network.add_argument("--denoise", type=int, choices=(15, 25, 50), metavar="SIGMA", help="remove noise: 15, 25, 50")
+    network.add_argument(
+        "--jpeg", type=int, choices=(10, 20, 30, 40), metavar="QUALITY", help="remove JPEG artefacts: 10, 20, 30, 40"
+    )
+
+    work = parser.add_argument_group("computation")
+    work.add_argument("--outscale", type=float, metavar="FACTOR", help="result size / input size, any factor")
+    work.add_argument("--tile", type=parse_tile, default="auto", metavar="auto|0|N", help="tile side; 0 is untiled")
+    work.add_argument("--overlap", type=int, default=32, metavar="N", help="pixels that neighbouring tiles share (32)")
+    work.add_argument("--batch-size", type=int, default=1, metavar="N", help="tiles per call of the network (1)")
+    work.add_argument("--self-ensemble", action="store_true", help="average over the eight flips and rotations")
+    work.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU when there is one)")
+    work.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="precision (default: bfloat16 on a GPU that has it, else float32)",
+    )
+    work.add_argument("--quiet", action="store_true", help="no progress bars and no list of results")
+    parser.set_defaults(run=run)
+
+
+def parse_tile(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        tile = int(text)
+    except ValueError:
+        tile = -1
+    if tile < 0:
+        raise argparse.ArgumentTypeError(f"expected auto, 0 or a number of pixels, got {text!r}")
+    return tile
+
+
+def run(args: argparse.Namespace) -> int:
+    import torch
+
+    from atd.batch import plan_jobs, run_jobs
+    from atd.imageio import check_writable, read_image, write_image
+    from atd.inference import scale_of
+    from atd.picture import SaveOptions
+    from atd.progress import tile_callback
+    from atd.restoration import Settings, output_size, restore_picture
+
+    networks = Networks(args)
+    save = SaveOptions(quality=args.save_quality, subsampling=args.subsampling)
+    jobs = plan_jobs(
+        args.input,
+        args.output,
+        label=networks.label,
+        format=args.format,
+        recursive=args.recursive,
+        include=args.include,
+        exclude=args.exclude,
+    )
+    networks.announce()
+    dtype = getattr(torch, args.dtype) if args.dtype else None
+
+    def decode(job: Job) -> Picture:
+        return read_image(job.source, eight_bit=args.eight_bit)
+
+    def restore(job: Job, picture: Picture) -> Picture:
+        network = networks.get(picture)
+        height, width, channels = picture.pixels.shape
+        size = output_size(height, width, scale_of(network), args.outscale)
+        check_writable(job.target, picture.pixels.dtype, channels, *size)
+        with tile_callback(not args.quiet, job.source.name) as callback:
+            settings = Settings(
+                args.tile, args.overlap, args.batch_size, args.outscale, args.self_ensemble, dtype, callback
+            )
+            return restore_picture(network, picture, settings)
+
+    def encode(job: Job, picture: Picture) -> None:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        write_image(job.target, picture, save)
+
+    counts = {"restored": 0, "skipped": 0, "failed": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: print(f"atd: warning: {message}", file=sys.stderr)
+        for outcome in run_jobs(
+            jobs, decode=decode, restore=restore, encode=encode, overwrite=args.overwrite, workers=args.jobs
+        ):
+            counts[outcome.status] += 1
+            if outcome.status == "failed":
+                named = str(outcome.job.source) in outcome.message
+                where = "" if named else f"{outcome.job.source}: "
+                print(f"atd: {where}{outcome.message}", file=sys.stderr)
+            elif outcome.status == "restored" and not args.quiet:
+                print(outcome.job.target)
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    hint = " (existing results are kept; --overwrite replaces them)" if counts["skipped"] else ""
+    print(f"atd: {summary}{hint}", file=sys.stderr)
+    return 1 if counts["failed"] else 0
+
+
+class Networks:
+    """The networks that the arguments name, loaded when the first picture needs them."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        chosen = [flag for flag in ("model", "task", "denoise", "jpeg") if getattr(args, flag) is not None]
+        if len(chosen) > 1:
+            raise ValueError(f"--{chosen[0]} and --{chosen[1]} both pick a network: give one of them")
+        if (args.task is None) != (args.scale is None):
+            raise ValueError("--task and --scale pick a network together: give both, or --model")
+        self.device = args.device
+        self.weights = args.weights or "official"
+        self.defaulted = not chosen
+        self.gray_name: str | None = None
+        if args.model is not None:
+            self.name = args.model
+        elif args.task is not None:
+            self.name = f"{TASK_MODELS[args.task]}_x{args.scale}"
+        elif args.denoise is not None:
+            self.name, self.gray_name = f"atd_u_color_dn{args.denoise}", f"atd_u_gray_dn{args.denoise}"
+        elif args.jpeg is not None:
+            self.name = f"atd_u_gray_jpeg{args.jpeg}"
+        else:
+            self.name = DEFAULT_MODEL
+            self.weights = args.weights or "bundled"
+        self.loaded: dict[str, nn.Module] = {}
+
+    @property
+    def label(self) -> str:
+        """What the results are named after."""
+        path = Path(self.name)
+        if path.is_file():
+            return path.stem
+        return path.resolve().name if path.is_dir() else self.name.split("@")[0].replace("/", "_")
+
+    def announce(self) -> None:
+        """Load the network, so that a missing one is told before any file is read; say so when it was not asked for."""
+        if self.defaulted:
+            print(f"atd: no network named, using {self.name} with {self.weights} weights", file=sys.stderr)
+        self._load(self.name)
+
+    def get(self, picture: Picture) -> nn.Module:
+        """The network for a picture: --denoise has one for gray."""
+        gray = picture.pixels.shape[2] <= 2
+        return self._load(self.gray_name if gray and self.gray_name else self.name)
+
+    def _load(self, name: str) -> nn.Module:
+        from atd.restoration import load_network
+
+        if name not in self.loaded:
+            self.loaded[name] = load_network(name, self.weights, self.device)
+        return self.loaded[name]

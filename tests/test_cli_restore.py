@@ -1,0 +1,186 @@
+"""`atd restore` on real files, with a tiny ATD network saved as a folder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import atd
+from atd.cli import main
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A folder with a tiny network of scale 2, called "tiny"."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    model = atd.ATD(
+        upscale=2,
+        embed_dim=12,
+        depths=[1],
+        num_heads=[2],
+        window_size=8,
+        category_size=16,
+        num_tokens=8,
+        reducted_dim=4,
+        dim_ffn_td=4,
+        convffn_kernel_size=3,
+        mlp_ratio=1,
+        upsampler="pixelshuffledirect",
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+def photo(path, seed=0, size=(20, 14), mode="RGB"):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def run(*arguments):
+    return main(["restore", *(str(argument) for argument in arguments)])
+
+
+def names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_one_file_into_a_folder_and_into_a_file(network, tmp_path, capsys):
+    photo(tmp_path / "a.png")
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", "--model", network) == 0
+    assert names(tmp_path / "out") == ["a_tiny.png"]
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "big.png", "--model", network) == 0
+    assert Image.open(tmp_path / "big.png").size == (40, 28)
+    result = np.asarray(Image.open(tmp_path / "out" / "a_tiny.png"))
+    assert np.array_equal(result, np.asarray(Image.open(tmp_path / "big.png")))
+    assert np.array_equal(result, np.asarray(atd.restore(atd.load(network), tmp_path / "a.png")))
+    assert "1 restored" in capsys.readouterr().err
+
+
+def test_a_bad_file_is_reported_and_the_rest_go_on(network, tmp_path, capsys):
+    photo(tmp_path / "in" / "a.png")
+    photo(tmp_path / "in" / "c.png", seed=1)
+    (tmp_path / "in" / "b.png").write_bytes(b"not an image")
+    (tmp_path / "in" / "d.png").write_bytes(b"")
+    (tmp_path / "in" / "notes.txt").write_text("not taken from a folder")
+    for jobs in (1, 3):
+        out = tmp_path / f"out{jobs}"
+        assert run("-i", tmp_path / "in", "-o", out, "--model", network, "--jobs", jobs) == 1
+        assert names(out) == ["a_tiny.png", "c_tiny.png"]
+        errors = capsys.readouterr().err
+        assert "b.png is not an image" in errors
+        assert "d.png is empty" in errors
+        assert "2 restored, 2 failed" in errors
+        assert "notes" not in errors
+
+
+def test_existing_results_are_skipped_and_counted_unless_overwritten(network, tmp_path, capsys):
+    photo(tmp_path / "in" / "a.png")
+    photo(tmp_path / "in" / "b.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a_tiny.png").write_text("mine")
+    assert run("-i", tmp_path / "in", "-o", out, "--model", network) == 0
+    assert (out / "a_tiny.png").read_text() == "mine"
+    assert "1 restored, 1 skipped" in capsys.readouterr().err
+    assert run("-i", tmp_path / "in", "-o", out, "--model", network, "--overwrite") == 0
+    assert Image.open(out / "a_tiny.png").size == (40, 28)
+    assert "2 restored" in capsys.readouterr().err
+
+
+def test_recursive_mirrors_the_tree_with_patterns(network, tmp_path):
+    for name in ("a.png", "x/b.png", "x/y/c.jpg", "x/y/thumb.png", "z/d.png"):
+        photo(tmp_path / "in" / name)
+    out = tmp_path / "out"
+    arguments = ("-i", tmp_path / "in", "-o", out, "--model", network)
+    assert run(*arguments) == 0
+    assert names(out) == ["a_tiny.png"]
+    assert run(*arguments, "--recursive", "--exclude", "thumb*", "z/*") == 0
+    assert names(out) == ["a_tiny.png", "x/b_tiny.png", "x/y/c_tiny.jpg"]
+    assert run(*arguments, "--recursive", "--include", "z/*") == 0
+    assert "z/d_tiny.png" in names(out)
+
+
+def test_output_inside_the_input_is_not_restored_again(network, tmp_path, capsys):
+    for name, out in (("x", tmp_path / "x" / "out"), ("y", tmp_path / "y")):
+        photo(tmp_path / name / "a.png")
+        for _ in range(2):
+            assert run("-i", tmp_path / name, "-o", out, "--model", network, "--recursive") == 0
+        assert "1 skipped" in capsys.readouterr().err
+    assert names(tmp_path) == ["x/a.png", "x/out/a_tiny.png", "y/a.png", "y/a_tiny.png"]
+
+
+@pytest.mark.parametrize(
+    ("format", "ending", "name"), [("same", ".jpg", "JPEG"), ("png", ".png", "PNG"), ("webp", ".webp", "WEBP")]
+)
+def test_format(network, tmp_path, format, ending, name):
+    photo(tmp_path / "a.jpg")
+    assert run("-i", tmp_path / "a.jpg", "-o", tmp_path / "out", "--model", network, "--format", format) == 0
+    assert names(tmp_path / "out") == [f"a_tiny{ending}"]
+    assert Image.open(tmp_path / "out" / f"a_tiny{ending}").format == name
+
+
+def test_two_inputs_never_share_an_output(network, tmp_path, capsys):
+    photo(tmp_path / "in" / "a.png")
+    photo(tmp_path / "in" / "a.jpg")
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "out", "--model", network, "--format", "png") == 2
+    assert "would both be written to" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_tile_device_dtype_and_outscale(network, tmp_path):
+    photo(tmp_path / "a.png", size=(40, 33))
+    arguments = ("--tile", 16, "--overlap", 8, "--device", "cpu", "--dtype", "bfloat16", "--outscale", 3, "--quiet")
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "b.png", "--model", network, *arguments) == 0
+    assert Image.open(tmp_path / "b.png").size == (120, 99)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--task", "classical"), "--task and --scale"),
+        (("--scale", "2"), "--task and --scale"),
+        (("--model", "x", "--denoise", "25"), "both pick a network"),
+        (("--model", "atd_sr_x5"), "atd_sr_x"),
+        (("--save-quality", "0"), "quality from 1 to 100"),
+        (("--jobs", "0"), "jobs >= 1"),
+    ],
+)
+def test_bad_arguments_end_with_status_2_and_one_sentence(network, tmp_path, capsys, arguments, message):
+    photo(tmp_path / "a.png")
+    named = "--model" in arguments or "--task" in arguments or "--scale" in arguments
+    extra = () if named else ("--model", network)
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", *extra, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_input_is_named(network, tmp_path, capsys):
+    assert run("-i", tmp_path / "none.png", "-o", tmp_path / "out", "--model", network) == 2
+    assert "none.png does not exist" in capsys.readouterr().err
+
+
+def test_task_and_scale_name_the_authors_networks(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    photo(tmp_path / "a.png")
+    for task, scale, name in (("classical", 3, "atd_sr_x3"), ("lightweight", 2, "atd_light_sr_x2")):
+        assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", "--task", task, "--scale", scale) == 2
+        assert name in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing(network, tmp_path, monkeypatch, capsys):
+    photo(tmp_path / "a.png")
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(atd.ATD, "forward", interrupted)
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", "--model", network) == 130
+    assert not (tmp_path / "out").exists()
