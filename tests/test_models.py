@@ -1,0 +1,285 @@
+"""The networks against the golden data, against NumPy, and against what they promise of every input."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from numpy_networks import super_resolution, u_network
+from safetensors import safe_open
+from torch import nn
+
+import atd
+from atd import ops
+
+ARCHITECTURES = {"v1": atd.ATDCVPR, "v2": atd.ATD, "u": atd.ATDU}
+
+TINY_SR = {
+    "embed_dim": 12,
+    "depths": [2, 2],
+    "num_heads": [2, 3],
+    "window_size": 4,
+    "category_size": 7,
+    "num_tokens": 6,
+    "reducted_dim": 3,
+    "convffn_kernel_size": 5,
+    "mlp_ratio": 1.5,
+    "upscale": 2,
+    "upsampler": "pixelshuffledirect",
+}
+TINY = {
+    atd.ATD: TINY_SR | {"dim_ffn_td": 3},
+    atd.ATDCVPR: TINY_SR,
+    atd.ATDU: {
+        "embed_dim": 8,
+        "depths": [2, 1, 3],
+        "num_heads": [1, 2, 4],
+        "window_size": [8, 4, 4],
+        "dim_ffn_td": [2, 3, 4],
+        "category_size": [9, 12, 7],
+        "num_tokens": [6, 5, 4],
+        "reducted_dim": [2, 3, 4],
+        "convffn_kernel_size": 3,
+        "mlp_ratio": 1.7,
+    },
+}
+FAMILIES = pytest.mark.parametrize("family", list(TINY), ids=lambda family: family.__name__)
+
+
+def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Weights far from their initial values, so that every term of the formulas counts."""
+    torch.manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("norm.weight", "norm1.weight", "norm2.weight", "norm3.weight", "scale")):
+            nn.init.uniform_(parameter, 0.5, 1.5)
+        elif parameter.dim() > 1 and not name.endswith("td"):
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        else:
+            nn.init.normal_(parameter, std=0.5)
+    return model.eval()
+
+
+def numpy_output(model, image: torch.Tensor) -> np.ndarray:
+    tensors = {key: value.double().numpy() for key, value in model.state_dict().items()}
+    images = image.double().numpy()
+    if isinstance(model, atd.ATDU):
+        return np.stack([u_network(tensors, model.config, one) for one in images])
+    cvpr = isinstance(model, atd.ATDCVPR)
+    return np.stack([super_resolution(tensors, model.config, one, cvpr) for one in images])
+
+
+def assert_equals_numpy(model, image: torch.Tensor) -> None:
+    randomised(model).double()
+    expected = numpy_output(model, image)
+    for backend in ("reference", "torch"):
+        with ops.use(backend), torch.no_grad():
+            output = model(image.double()).numpy()
+        np.testing.assert_allclose(output, expected, rtol=0, atol=1e-9 * np.ptp(expected), err_msg=backend)
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "atd_sr_x2",
+        "atd_sr_x3",
+        "atd_sr_x4_3conv_nobias",
+        "atd_sr_x4_window16",
+        "atd_light_sr_x4",
+        "atd_cvpr_sr_x2",
+        "atd_cvpr_light_sr_x3",
+        "atd_u_color",
+        "atd_u_gray",
+    ],
+)
+def test_golden(golden, name, backend):
+    with safe_open(golden / f"{name}.safetensors", "pt") as file:
+        architecture, config = file.metadata()["arch"], json.loads(file.metadata()["config"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is not iterable)
+    expected = tensors.pop("output_float64")
+    image = tensors.pop("input")
+    model = ARCHITECTURES[architecture](**config).eval()
+    model.load_state_dict({key.removeprefix("state_dict."): value for key, value in tensors.items()}, strict=True)
+    span = expected.max() - expected.min()
+    with ops.use(backend), torch.no_grad():
+        single = model(image)
+        double = model.double()(image.double())
+    assert (double - expected).abs().max() <= 1e-9 * span
+    psnr = 20 * torch.log10(span / (single - expected).square().mean().sqrt())
+    assert psnr > (100 if architecture == "v1" else 130)
+
+
+def test_state_dict_shapes(golden):
+    expected = json.loads((golden / "state_dict_shapes.json").read_text())
+    assert len(expected) == 14
+    for name, shapes in expected.items():
+        registered = {"atd_u_color": "atd_u_color_dn25", "atd_u_gray": "atd_u_gray_dn25"}.get(name, name)
+        with torch.device("meta"):
+            model = atd.create(registered)
+        assert {key: list(value.shape) for key, value in model.state_dict().items()} == shapes, name
+
+
+# What the golden files do not pin: each row is one deviation from the tiny networks, at a size that pads.
+VARIANTS = [
+    (atd.ATD, {}, (5, 7)),
+    (atd.ATD, {"category_size": 1000}, (6, 5)),
+    (atd.ATD, {"img_range": 255.0}, (4, 6)),
+    (atd.ATD, {"in_chans": 1}, (5, 4)),
+    (atd.ATD, {"in_chans": 4}, (5, 4)),
+    (atd.ATD, {"upsampler": "", "upscale": 1}, (7, 5)),
+    (atd.ATD, {"upsampler": None, "upscale": 1, "img_range": 2.0}, (4, 4)),
+    (atd.ATD, {"upsampler": "pixelshuffle", "upscale": 1}, (4, 3)),
+    (atd.ATD, {"upsampler": "pixelshuffle", "upscale": 8}, (3, 2)),
+    (atd.ATD, {"upsampler": "pixelshuffledirect", "upscale": 8}, (4, 3)),
+    (atd.ATD, {"upsampler": "pixelshuffle", "upscale": 3, "qkv_bias": False, "patch_norm": False}, (4, 3)),
+    (atd.ATD, {}, (1, 1)),
+    (atd.ATD, {"window_size": 8}, (1, 3)),
+    (atd.ATDCVPR, {}, (5, 7)),
+    (atd.ATDCVPR, {"category_size": 1000, "in_chans": 1}, (6, 5)),
+    (atd.ATDCVPR, {"resi_connection": "3conv", "qkv_bias": False}, (5, 4)),
+    (atd.ATDCVPR, {"upsampler": "nearest+conv", "upscale": 4}, (3, 4)),
+    (atd.ATDCVPR, {"upsampler": "", "upscale": 1}, (4, 5)),
+    (atd.ATDCVPR, {"no_norm": True, "img_range": 255.0}, (4, 5)),
+    (atd.ATDU, {}, (16, 9)),
+    (atd.ATDU, {"bias": True}, (10, 5)),
+    (atd.ATDU, {"in_chans": 1}, (2, 3)),
+    (atd.ATDU, {"in_chans": 4, "category_size": [1000, 1000, 1000]}, (1, 1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "size"), VARIANTS, ids=lambda value: getattr(value, "__name__", None) or str(value)
+)
+def test_equals_numpy(family, change, size):
+    model = family(**(TINY[family] | change))
+    torch.manual_seed(1)
+    assert_equals_numpy(model, torch.rand(1, model.in_channels, *size))
+
+
+@FAMILIES
+def test_batch_equals_single_images(family):
+    model = randomised(family(**TINY[family])).double()
+    torch.manual_seed(2)
+    images = torch.rand(3, 3, 9, 13, dtype=torch.float64)
+    with torch.no_grad():
+        together = model(images)
+        alone = torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
+
+
+@FAMILIES
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2), (8, 8), (17, 23)])
+def test_every_size(family, size):
+    model = randomised(family(**TINY[family]))
+    with torch.no_grad():
+        output = model(torch.rand(1, 3, *size))
+    assert output.shape == (1, 3, size[0] * model.scale, size[1] * model.scale)
+    assert torch.isfinite(output).all()
+
+
+@FAMILIES
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+def test_every_parameter_gets_a_gradient(family, backend):
+    model = randomised(family(**TINY[family])).train()
+    with ops.use(backend):
+        model(torch.rand(2, 3, 9, 8)).square().sum().backward()
+    # A constant added to one column of the attention map cancels in the softmax over tokens: norm3's bias is idle by
+    # construction (CVPR 2024, equation 6), and so its gradient is rounding only.
+    idle = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0}
+    assert {name for name in idle if not name.endswith("norm3.bias")} == set()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@FAMILIES
+def test_backends_give_the_same_gradients(family):
+    model = randomised(family(**TINY[family])).double()
+    image = torch.rand(2, 3, 9, 11, dtype=torch.float64)
+    gradients = {}
+    for backend in ("reference", "torch"):
+        model.zero_grad()
+        with ops.use(backend):
+            model(image).square().mean().backward()
+        gradients[backend] = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for name, expected in gradients["reference"].items():
+        tolerance = 1e-9 * max(1e-3, expected.abs().max().item())
+        torch.testing.assert_close(gradients["torch"][name], expected, rtol=0, atol=tolerance, msg=name)
+
+
+@FAMILIES
+def test_activation_checkpointing_changes_nothing(family):
+    plain = randomised(family(**TINY[family])).double()
+    frugal = family(**(TINY[family] | {"use_checkpoint": True})).double()
+    frugal.load_state_dict(plain.state_dict())
+    image = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    recomputed = []
+    block = next(part for part in frugal.modules() if isinstance(part, nn.ModuleList) and hasattr(part[0], "norm1"))
+    block[0].norm1.register_forward_hook(lambda *_: recomputed.append(True))
+    for model in (plain, frugal):
+        model(image).square().sum().backward()
+    assert len(recomputed) == 2  # once in the forward pass, once in the backward pass
+    for (name, a), b in zip(plain.named_parameters(), frugal.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-12, atol=1e-12, msg=name)
+
+
+@FAMILIES
+def test_what_a_model_tells_its_caller(family):
+    model = family(**TINY[family])
+    assert model.scale == TINY[family].get("upscale", 1)
+    assert model.in_channels == 3
+    assert model.window_size == (8 if family is atd.ATDU else 4)
+    assert model.size_multiple == (16 if family is atd.ATDU else 4)
+    assert model.task == ("restoration" if family is atd.ATDU else "sr")
+    assert model.architecture == family.__name__
+    rebuilt = family(**json.loads(json.dumps(model.config)))
+    assert rebuilt.config == model.config
+    rebuilt.load_state_dict(model.state_dict(), strict=True)
+
+
+@FAMILIES
+def test_position_index_is_optional_but_checked(family):
+    model = family(**TINY[family])
+    state = model.state_dict()
+    keys = [key for key in state if key.endswith("relative_position_index_SA")]
+    assert len(keys) == (1 if family is not atd.ATDU else 2 + 1 + 3 + 1 + 2 + 2)
+    model.load_state_dict({key: value for key, value in state.items() if key not in keys}, strict=True)
+    state[keys[0]] = state[keys[0]].flip(0)
+    with pytest.raises(RuntimeError, match="not the index of a"):
+        model.load_state_dict(state)
+
+
+def test_half_precision_keeps_shape_and_dtype():
+    model = randomised(atd.ATD(**TINY[atd.ATD])).to(torch.bfloat16)
+    image = torch.rand(1, 3, 9, 8)
+    with torch.no_grad():
+        assert model(image).dtype == torch.float32
+        assert model(image.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "word"),
+    [
+        (atd.ATD, {"upsampler": "bilinear"}, "upsampler"),
+        (atd.ATD, {"upsampler": "", "upscale": 2}, "upscale"),
+        (atd.ATD, {"upsampler": "pixelshuffle", "upscale": 6}, "upscale"),
+        (atd.ATD, {"upsampler": "nearest+conv", "upscale": 2}, "upscale"),
+        (atd.ATD, {"resi_connection": "2conv"}, "resi_connection"),
+        (atd.ATD, {"num_heads": [2, 5]}, "num_heads"),
+        (atd.ATDCVPR, {"depths": [2]}, "depths"),
+        (atd.ATDU, {"window_size": [8, 4]}, "window_size"),
+        (atd.ATDU, {"window_size": [8, 6, 4]}, "window_size"),
+        (atd.ATDU, {"num_heads": [3, 2, 4]}, "num_heads"),
+    ],
+)
+def test_impossible_arguments_are_named(family, change, word):
+    with pytest.raises(ValueError, match=word):
+        family(**(TINY[family] | change))
+
+
+@FAMILIES
+def test_bad_input_is_named(family):
+    model = family(**TINY[family])
+    for bad in (torch.rand(3, 8, 8), torch.rand(1, 2, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=f"{family.__name__} got"):
+            model(bad)
+    with pytest.raises(ValueError, match="empty"):
+        model(torch.rand(1, 3, 0, 8))
