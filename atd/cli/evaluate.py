@@ -1,0 +1,131 @@
+"""`atd evaluate`: PSNR and SSIM of a network or a baseline on test sets, under the published protocol."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atd.benchmark_sets import BenchmarkSet, Pair
+    from atd.candidates import Settings
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure PSNR and SSIM on test sets",
+        description="Measure PSNR and SSIM on test sets, under the protocol of the papers. Task, sets, scale, noise "
+        "level or quality, border and channel come from the network unless they are given.",
+    )
+    parser.add_argument(
+        "model", help="registry name, weights file or folder, hub repository, or bicubic, lanczos, identity"
+    )
+    add_protocol_arguments(parser)
+    add_settings_arguments(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results, table and restored images")
+    parser.add_argument("--no-images", action="store_true", help="save no restored images")
+    parser.add_argument("--report", action="store_true", help="write report.html into --out: one self-contained page")
+    parser.set_defaults(run=run)
+
+
+def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is measured: shared with `atd compare`."""
+    group = parser.add_argument_group("what is measured")
+    group.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of test sets, or of images")
+    group.add_argument("--sets", type=_names, metavar="A,B", help="sets, e.g. Set5,Set14; default: the papers'")
+    group.add_argument("--task", choices=("sr", "denoise", "jpeg"), help="needed where nothing else tells it")
+    group.add_argument("--scale", type=int, help="super-resolution factor, for the baselines")
+    group.add_argument("--sigma", type=_level, help="noise level on the scale 0..255")
+    group.add_argument("--quality", type=int, help="JPEG quality")
+    group.add_argument("--channel", choices=("y", "rgb", "gray"), help="what is compared")
+    group.add_argument("--crop", type=int, metavar="PIXELS", help="left out along each border")
+    group.add_argument(
+        "--border",
+        choices=("edge", "symmetric"),
+        default="edge",
+        help="LR images by older MATLAB (edge, the published ones) or newer (symmetric)",
+    )
+
+
+def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a network is run: shared with `atd compare`."""
+    group = parser.add_argument_group("how the network is run")
+    group.add_argument("--weights", default="official", help="official, bundled, a file, a folder or a hub repository")
+    group.add_argument("--tile", default="auto", help="auto (untiled where memory allows), none or pixels")
+    group.add_argument("--overlap", type=int, default=32, help="pixels that tiles share")
+    group.add_argument("--self-ensemble", action="store_true", help="average over the eight flips and rotations")
+    group.add_argument("--device", help="cpu, cuda, cuda:1, …; default: the first CUDA card, else the CPU")
+    group.add_argument("--dtype", default="float32", help="float32 (default), bfloat16, float16 or float64")
+    group.add_argument("--backend", choices=("auto", "triton", "torch", "reference"), help="of the ops")
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    from atd.candidates import Settings
+
+    return Settings(**{name: getattr(args, name) for name in Settings.__dataclass_fields__})
+
+
+def protocol_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The keywords of `atd.evaluation.prepare`."""
+    return {name: getattr(args, name) for name in ("task", "sigma", "quality", "channel", "crop", "border")}
+
+
+def tell_missing(names: list[str], data: Path) -> None:
+    if names:
+        print(f"not in {data}: {', '.join(names)}", file=sys.stderr)
+
+
+class Bar:
+    """Progress on stderr, an image at a time; silent where stderr is no terminal."""
+
+    def __init__(self, sets: list[BenchmarkSet]) -> None:
+        from huggingface_hub.utils import tqdm
+
+        self.bar = tqdm(total=sum(len(benchmark.pairs) for benchmark in sets), unit="image", disable=None, leave=False)
+
+    def __call__(self, benchmark: BenchmarkSet, pair: Pair, result: Any) -> None:
+        self.bar.set_description(f"{benchmark.name} {pair.name}", refresh=False)
+        self.bar.update()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+
+def run(args: argparse.Namespace) -> int:
+    from atd import evaluation, results
+    from atd.candidates import open_candidate
+
+    if args.report and args.out is None:
+        raise ValueError("--report writes a page into the folder of --out: give --out DIR")
+    if args.report and args.no_images:
+        raise ValueError("--report shows the restored images: leave out --no-images")
+    candidate = open_candidate(args.model, settings(args), args.scale)
+    protocol, sets, missing = evaluation.prepare(candidate, args.data, args.sets, **protocol_options(args))
+    tell_missing(missing, args.data)
+    images = args.out / "images" if args.out is not None and not args.no_images else None
+    with Bar(sets) as bar:
+        found = evaluation.evaluate(candidate, protocol, sets, images=images, progress=bar)
+    print(results.markdown(found), end="")
+    if args.out is not None:
+        results.write(found, args.out)
+        print(f"\nwritten to {args.out}", file=sys.stderr)
+    if args.report:
+        from atd import report
+
+        report.write(found, args.out)
+    return 0
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _level(text: str) -> float:
+    """Whole levels as integers, as the papers write them."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
