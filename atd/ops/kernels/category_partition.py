@@ -1,0 +1,77 @@
+"""Stable counting sort of tokens by category: count per block, add up, rank within the block, write.
+
+Three launches whatever n, M and the batch are. Counts are integers and ranks are fixed by position, so the order is
+the same on every run and every device.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from atd.ops.kernels.launch import ceil_div, device_of, power_of_two
+
+_BLOCK = 512
+_RANK_STEP = 32
+
+
+@triton.jit
+def _count(category, counts, tokens, categories, blocks, BLOCK: tl.constexpr, BINS: tl.constexpr):
+    """counts[batch, category, block] of int32; ``BINS`` exceeds the categories, so that padding has a bin."""
+    block, batch = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    places = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    kind = tl.load(category + batch * tokens + places, mask=places < tokens, other=categories).to(tl.int32)
+    bins = tl.arange(0, BINS)
+    address = counts + (batch * categories + bins) * blocks + block
+    tl.store(address, tl.histogram(kind, BINS), mask=bins < categories)
+
+
+@triton.jit
+def _place(
+    category, ends, order, inverse, tokens, categories, blocks, BLOCK: tl.constexpr, RANK_STEP: tl.constexpr
+):  # fmt: skip
+    """``ends`` is the running sum of the counts: the entry before a block's own is where its category starts."""
+    block, batch = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    local = tl.arange(0, BLOCK)
+    token = block.to(tl.int64) * BLOCK + local
+    valid = token < tokens
+    kind = tl.load(category + batch * tokens + token, mask=valid, other=-1).to(tl.int64)
+    rank = tl.zeros((BLOCK,), tl.int32)
+    for start in range(0, BLOCK, RANK_STEP):
+        other = start + tl.arange(0, RANK_STEP)
+        other_token = block.to(tl.int64) * BLOCK + other
+        other_kind = tl.load(category + batch * tokens + other_token, mask=other_token < tokens, other=-2).to(tl.int64)
+        before = (other_kind[None, :] == kind[:, None]) & (other[None, :] < local[:, None])
+        rank += tl.sum(before.to(tl.int32), axis=1)
+    entry = kind * blocks + block
+    start = tl.load(ends + batch * categories * blocks + entry - 1, mask=valid & (entry > 0), other=0)
+    place = start.to(tl.int64) + rank
+    tl.store(order + batch * tokens + place, token, mask=valid)
+    tl.store(inverse + batch * tokens + token, place, mask=valid)
+
+
+@torch.library.custom_op("atd::category_partition", mutates_args=())
+def _category_partition(category: Tensor, num_categories: int) -> tuple[Tensor, Tensor]:
+    category = category.contiguous()
+    batch, tokens = category.shape
+    order = torch.empty(batch, tokens, dtype=torch.int64, device=category.device)
+    inverse = torch.empty_like(order)
+    blocks = ceil_div(tokens, _BLOCK)
+    counts = torch.empty(batch, num_categories * blocks, dtype=torch.int32, device=category.device)
+    grid = (blocks, batch)
+    sizes = (tokens, num_categories, blocks)
+    with device_of(category):
+        _count[grid](category, counts, *sizes, BLOCK=_BLOCK, BINS=power_of_two(num_categories + 1), num_warps=4)
+        ends = torch.cumsum(counts, dim=1, dtype=torch.int32)
+        _place[grid](category, ends, order, inverse, *sizes, BLOCK=_BLOCK, RANK_STEP=_RANK_STEP, num_warps=4)
+    return order, inverse
+
+
+@_category_partition.register_fake
+def _(category, num_categories):
+    return tuple(category.new_empty(category.shape, dtype=torch.int64) for _ in range(2))
+
+
+def category_partition(category: Tensor, num_categories: int) -> tuple[Tensor, Tensor]:
+    """:func:`atd.ops.category_partition`."""
+    return _category_partition(category, num_categories)
