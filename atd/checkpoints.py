@@ -56,9 +56,7 @@ def load(
     return _build(checkpoint, info, overrides, device, dtype)
 
 
-def convert(
-    file: str | Path, name: str | None = None, directory: str | Path | None = None, **overrides: Any
-) -> Path:
+def convert(file: str | Path, name: str | None = None, directory: str | Path | None = None, **overrides: Any) -> Path:
     """Turn a checkpoint of anyone's making into our format and return the folder that holds it.
 
     With `name` (a registry name) the file is checked to be that network and placed in the cache, so that
@@ -254,13 +252,14 @@ def _build(
         raise LoadError(
             f"{checkpoint.path} asks for the architecture {architecture!r}; expected {', '.join(ARCHITECTURES)}."
         )
-    with torch.random.fork_rng(devices=[]):  # the initial values are thrown away: leave the caller's generator alone
-        try:
+    if dtype is not None and not dtype.is_floating_point:
+        raise LoadError(f"dtype is {dtype}; expected a floating one, such as torch.float32 or torch.bfloat16.")
+    try:
+        with torch.device("meta"):  # the file's tensors become the parameters: nothing is initialised in vain
             model = ARCHITECTURES[architecture](**config)
-        except (TypeError, ValueError) as error:
-            raise LoadError(f"{checkpoint.path} does not describe a valid {architecture}: {error}") from error
-    model = model.to(dtype=dtype)
-    _fill(model, checkpoint, info)
+    except (TypeError, ValueError) as error:
+        raise LoadError(f"{checkpoint.path} does not describe a valid {architecture}: {error}") from error
+    _fill(model, checkpoint, info, dtype or torch.float32)
     if info:
         _check_description(model, checkpoint, overrides)
     model.task = info.task if info else checkpoint.task or model.task
@@ -290,8 +289,8 @@ def _registered_name(claimed: str | None, model: "RestorationModel") -> str | No
     return claimed if same else None
 
 
-def _fill(model: "RestorationModel", checkpoint: Checkpoint, info: ModelInfo | None) -> None:
-    """Copy the tensors into the model; every key must be there with its shape (index buffers may be absent)."""
+def _fill(model: "RestorationModel", checkpoint: Checkpoint, info: ModelInfo | None, dtype: torch.dtype) -> None:
+    """Give the model the file's tensors; every key must be there with its shape (index buffers may be absent)."""
     given = checkpoint.state_dict
     expected = {key: value for key, value in model.state_dict().items() if not key.endswith(INDEX_BUFFER)}
     faults = [f"{key} is missing" for key in expected if key not in given]
@@ -307,8 +306,13 @@ def _fill(model: "RestorationModel", checkpoint: Checkpoint, info: ModelInfo | N
             f"{checkpoint.path} holds {_label(checkpoint)}, not {info.name if info else 'what its description says'}: "
             f"{', '.join(faults[:5])}{more}."
         )
+    layout = torch.contiguous_format
+    tensors = {
+        key: value.to(dtype, copy=True, memory_format=layout) if key in expected else value
+        for key, value in given.items()
+    }
     try:
-        model.load_state_dict(given, strict=True)
+        model.load_state_dict(tensors, strict=True, assign=True)
     except RuntimeError as error:
         raise LoadError(f"{checkpoint.path}: {str(error).splitlines()[-1].strip()}") from error
 

@@ -139,9 +139,7 @@ def _download(repository: str, revision: str, filename: str) -> Path:
 
     try:
         return Path(
-            hf_hub_download(
-                repository, filename, revision=revision, cache_dir=hub_cache(), endpoint=endpoint()
-            )
+            hf_hub_download(repository, filename, revision=revision, cache_dir=hub_cache(), endpoint=endpoint())
         )
     except RevisionNotFoundError as error:
         raise LoadError(f"The hub repository {repository} has no revision {revision}.") from error
