@@ -33,3 +33,8 @@ def image(model: RestorationModel, height: int = 9, width: int = 14) -> torch.Te
 def output(model: RestorationModel) -> torch.Tensor:
     with torch.no_grad():
         return model(image(model).to(next(model.parameters()).dtype))
+
+
+def same_weights(a: RestorationModel, b: RestorationModel) -> bool:
+    left, right = a.state_dict(), b.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
