@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin, TiffTags, UnidentifiedImageError
 
-from atd.picture import ImageError, Metadata, Picture, SaveOptions, check_unit_range
-from atd.vips import read_vips, write_vips
+from atd import tiff
+from atd.picture import Header, ImageError, Metadata, Picture, SaveOptions, check_unit_range
+from atd.vips import probe_vips, read_vips, write_vips
 
 SUFFIXES = {
     ".png": "PNG",
@@ -33,8 +35,6 @@ SUFFIXES = {
 }
 """File name endings that can be written, and read."""
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
-# Tags that describe a TIFF's content rather than how it is stored.
-TIFF_DESCRIPTION = (270, 271, 272, 305, 306, 315, 33432)
 
 
 def read_image(path: str | os.PathLike[str], *, eight_bit: bool = False) -> Picture:
@@ -50,26 +50,42 @@ def read_image(path: str | os.PathLike[str], *, eight_bit: bool = False) -> Pict
     """
     path = Path(path)
     with _as_image_errors(path):
-        try:
-            image = _open(path)
-        except UnidentifiedImageError as error:
-            if _is_tiff(path):
-                # Pillow has no mode for some TIFF, such as float colour.
-                return read_vips(path)
-            raise ImageError(f"{path} is not an image in a format that can be read ({', '.join(READABLE)})") from error
+        image = _open(path)
+        if image is None:
+            return read_vips(path)
         with image:
-            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-                what = "pages" if image.format == "TIFF" else "frames (an animation)"
-                raise ImageError(f"{path} has {image.n_frames} {what}; only single images are restored")  # type: ignore[attr-defined]
             format_name = "JPEG" if image.format == "MPO" else image.format or "PNG"
             if _deep_colour(image):
-                if eight_bit:
-                    warnings.warn(f"{path}: 16-bit colour is read with 8 bits, as asked", stacklevel=2)
-                else:
+                if image.format == "PPM" and not eight_bit:
+                    raise ImageError(f"{path}: PPM of 16 bits is not read: convert it to PNG or TIFF first")
+                if not eight_bit:
                     return replace(read_vips(path, _metadata(image)), format=format_name)
-            upright = ImageOps.exif_transpose(image)
-            picture = from_pil(upright)
-            return replace(picture, format=format_name)
+                warnings.warn(f"{path}: 16-bit colour is read with 8 bits, as asked", stacklevel=2)
+            return replace(from_pil(image), format=format_name)
+
+
+def probe(path: str | os.PathLike[str], *, eight_bit: bool = False) -> Header:
+    """Size, channels and sample type of the picture that `read_image` would give, without decoding it."""
+    path = Path(path)
+    with _as_image_errors(path):
+        image = _open(path)
+        if image is None:
+            return probe_vips(path)
+        with image:
+            keyed = "transparency" in image.info
+            channels = {"L": 1, "1": 1, "LA": 2, "La": 2, "RGBA": 4, "RGBa": 4, "PA": 4}.get(image.mode, 3)
+            if image.mode == "F" or image.mode.startswith("I"):
+                channels = 1
+            if keyed and channels in (1, 3):
+                channels += 1
+            deep = image.mode.startswith("I") or (_deep_colour(image) and not eight_bit)
+            dtype = np.float32 if image.mode == "F" else np.uint16 if deep else np.uint8
+            width, height = image.size
+            # Pillow's getexif of a PNG would decode it, in case EXIF follows the pixels.
+            turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            if turned and image.format != "TIFF":
+                width, height = height, width
+            return Header((height, width, channels), np.dtype(dtype))
 
 
 def from_pil(image: Image.Image) -> Picture:
@@ -77,9 +93,12 @@ def from_pil(image: Image.Image) -> Picture:
 
     Palettes become RGB or RGBA, 1-bit becomes gray, CMYK becomes RGB by its profile. Orientation is applied.
     """
+    metadata = _metadata(image)
+    format_name = image.format or "PNG"
+    # Loading first: Pillow turns TIFF upright while it loads, and then has no orientation to apply any more.
+    image.load()
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    metadata = _metadata(image)
     mode = image.mode
     keyed = "transparency" in image.info
     if mode in ("P", "PA"):
@@ -96,13 +115,13 @@ def from_pil(image: Image.Image) -> Picture:
         image = _cmyk_to_srgb(image, metadata.icc)
         metadata = replace(metadata, icc=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     elif mode == "I" or mode.startswith("I;16"):
-        return Picture(_gray16(image), metadata, image.format or "PNG")
+        return Picture(_gray16(image), metadata, format_name)
     elif mode not in ("L", "LA", "RGB", "RGBA", "F"):
         raise ImageError(f"images of mode {mode} cannot be restored: convert it to RGB or gray first")
     pixels = np.array(image)
     if mode == "F":
         check_unit_range(pixels)
-    return Picture(pixels.reshape(*pixels.shape[:2], -1), metadata, image.format or "PNG")
+    return Picture(pixels.reshape(*pixels.shape[:2], -1), metadata, format_name)
 
 
 def to_pil(picture: Picture) -> Image.Image:
@@ -129,8 +148,8 @@ def check_writable(path: Path, pixels_dtype: np.dtype, channels: int, height: in
     name = SUFFIXES.get(path.suffix.lower())
     if name is None:
         raise ImageError(f"{path}: unknown ending {path.suffix!r}; expected one of {', '.join(SUFFIXES)}")
-    if channels in (2, 4) and name == "JPEG":
-        raise ImageError(f"{path}: JPEG cannot hold transparency; write png, webp or tiff")
+    if channels in (2, 4) and name in ("JPEG", "BMP"):
+        raise ImageError(f"{path}: {name} cannot hold transparency; write png, webp or tiff")
     if pixels_dtype.kind == "f" and name != "TIFF":
         raise ImageError(f"{path}: {name} cannot hold float samples; write tiff")
     limit = {"JPEG": 65_535, "WEBP": 16_383}.get(name)
@@ -159,6 +178,8 @@ def write_image(path: str | os.PathLike[str], picture: Picture, options: SaveOpt
                 to_pil(replace(picture, metadata=Metadata())).save(
                     file, format=name, **_save_arguments(picture, name, options)
                 )
+        if name == "TIFF" and picture.metadata.exif:
+            tiff.add_exif(temporary, picture.metadata.exif)
 
 
 @contextmanager
@@ -188,12 +209,25 @@ def _as_image_errors(path: Path) -> Iterator[None]:
         raise ImageError(f"{path} cannot be decoded, it is broken or cut short ({reason})") from error
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path) -> Image.Image | None:
+    """The lazily decoded file; None for the TIFF files that only libvips can read, such as float colour."""
     if path.is_dir():
         raise ImageError(f"{path} is a folder, expected an image file")
     if path.stat().st_size == 0:
         raise ImageError(f"{path} is empty (0 bytes)")
-    return Image.open(path, formats=READABLE)
+    try:
+        image = Image.open(path, formats=READABLE)
+    except UnidentifiedImageError as error:
+        if _is_tiff(path):
+            return None
+        raise ImageError(f"{path} is not an image in a format that can be read ({', '.join(READABLE)})") from error
+    count = getattr(image, "n_frames", 1)
+    # The further images of an MPO, as phones write it, are previews or depth maps.
+    if count > 1 and image.format != "MPO":
+        what = "pages" if image.format == "TIFF" else "frames (an animation)"
+        image.close()
+        raise ImageError(f"{path} has {count} {what}; only single images are restored")
+    return image
 
 
 def _is_tiff(path: Path) -> bool:
@@ -231,9 +265,13 @@ def _metadata(image: Image.Image) -> Metadata:
     return Metadata(
         icc=info.get("icc_profile") or None,
         exif=_exif(image),
-        xmp=xmp.encode() if isinstance(xmp, str) else xmp or None,
+        xmp=_without_orientation(xmp.encode() if isinstance(xmp, str) else xmp) if xmp else None,
         dpi=resolution,
     )
+
+
+def _without_orientation(xmp: bytes) -> bytes:
+    return re.sub(rb"""tiff:Orientation=(["'])\d\1|<tiff:Orientation>\d</tiff:Orientation>""", b"", xmp)
 
 
 def _exif(image: Image.Image) -> bytes | None:
@@ -242,10 +280,10 @@ def _exif(image: Image.Image) -> bytes | None:
     if not exif:
         return None
     kept = Image.Exif()
-    tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    from_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
     pointers = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
     for tag, value in exif.items():
-        if tag in pointers or tag == ExifTags.Base.Orientation or (tiff and tag not in TIFF_DESCRIPTION):
+        if tag in pointers or tag == ExifTags.Base.Orientation or (from_tiff and tag not in tiff.DESCRIPTION):
             continue
         kept[tag] = value
     for pointer in pointers:
@@ -300,7 +338,11 @@ def _save_arguments(picture: Picture, name: str, options: SaveOptions) -> dict[s
         arguments["pnginfo"] = info
     elif name == "TIFF":
         arguments["compression"] = "tiff_adobe_deflate"
-        arguments["tiffinfo"] = _tiff_tags(metadata)
+        if metadata.xmp:
+            tags = TiffImagePlugin.ImageFileDirectory_v2()
+            tags.tagtype[TiffImagePlugin.XMP] = TiffTags.BYTE
+            tags[TiffImagePlugin.XMP] = metadata.xmp
+            arguments["tiffinfo"] = tags
     elif metadata.xmp and not (name == "JPEG" and len(metadata.xmp) > 65_000):
         arguments["xmp"] = metadata.xmp
     if name == "JPEG":
@@ -311,20 +353,3 @@ def _save_arguments(picture: Picture, name: str, options: SaveOptions) -> dict[s
         # Otherwise the encoder discards the colour under transparent pixels.
         arguments["exact"] = True
     return arguments
-
-
-def _tiff_tags(metadata: Metadata) -> TiffImagePlugin.ImageFileDirectory_v2:
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
-    if metadata.exif:
-        exif = Image.Exif()
-        exif.load(metadata.exif)
-        for tag, value in exif.items():
-            if tag in TIFF_DESCRIPTION:
-                tags[tag] = value
-        for pointer in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            if values := exif.get_ifd(pointer):
-                tags[pointer] = dict(values)
-    if metadata.xmp:
-        tags.tagtype[TiffImagePlugin.XMP] = 1
-        tags[TiffImagePlugin.XMP] = metadata.xmp
-    return tags

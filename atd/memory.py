@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -39,6 +40,20 @@ def free_ram() -> int | None:
     if limit.exists() and used.exists() and limit.read_text().strip() != "max":
         limits.append(max(int(limit.read_text()) - int(used.read_text()), 0))
     return min(limits) if limits else None
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that a file written to `folder` may take; `folder` need not exist yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def require_disk(size: int, target: Path) -> None:
+    """Refuse, before any work, what the free disk cannot hold."""
+    free = free_disk(target.absolute().parent)
+    if size > free:
+        raise OSError(f"{target} needs up to {size / 1e9:.2f} GB of disk, but {free / 1e9:.2f} GB are free there")
 
 
 def require_ram(size: int, what: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,14 @@ class Picture:
     pixels: np.ndarray
     metadata: Metadata = field(default_factory=Metadata)
     format: str = "PNG"
+
+
+class Header(NamedTuple):
+    """What a file says before its pixels are decoded."""
+
+    shape: tuple[int, int, int]
+    """(h, w, c) of the upright image, in the layout of `Picture`."""
+    dtype: np.dtype
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from atd import memory
-from atd.imageio import check_writable, from_pil, read_image, to_pil, write_image
+from atd.imageio import check_writable, from_pil, probe, read_image, to_pil, write_image
 from atd.inference import Source, Tile, check_device, scale_of, strips
 from atd.picture import Picture, SaveOptions
 from atd.progress import Callback, tile_callback
@@ -114,10 +114,8 @@ def restore_file(
     """
     target = Path(dst)
     network = load_network(model, weights, device)
+    check_file(src, target, scale_of(network), outscale, eight_bit=eight_bit)
     picture = read_image(src, eight_bit=eight_bit)
-    height, width, channels = picture.pixels.shape
-    result_height, result_width = output_size(height, width, scale_of(network), outscale)
-    check_writable(target, picture.pixels.dtype, channels, result_height, result_width)
     with tile_callback(progress) as callback:
         settings = Settings(tile, overlap, batch_size, outscale, self_ensemble, dtype, callback)
         restored = restore_picture(network, picture, settings)
@@ -209,6 +207,29 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def check_file(
+    src: str | Path, target: Path, scale: int, outscale: float | None, *, eight_bit: bool = False
+) -> None:
+    """Refuse, from the header of `src`, a result that the format of `target`, free RAM or free disk cannot hold."""
+    header = probe(src, eight_bit=eight_bit)
+    height, width, channels = header.shape
+    result_height, result_width = output_size(height, width, scale, outscale)
+    check_writable(target, header.dtype, channels, result_height, result_width)
+    try:
+        _require_ram(header.shape, scale, outscale)
+    except MemoryError as error:
+        raise MemoryError(f"{src}: {error}") from None
+    memory.require_disk(result_height * result_width * channels * header.dtype.itemsize, target)
+
+
+def _require_ram(shape: tuple[int, ...], scale: int, outscale: float | None) -> None:
+    height, width, channels = shape
+    largest = max(scale ** passes(scale, outscale), outscale or 0)
+    # The float32 result, its rounded copy, what the tiler holds in between, and the input.
+    needed = int(height * width * channels * 4 * (largest**2 * 2.5 + 2))
+    memory.require_ram(needed, f"restoring {width}x{height} pixels to {largest:g} times the size")
+
+
 def output_size(height: int, width: int, scale: int, outscale: float | None) -> tuple[int, int]:
     """Height and width of the result."""
     factor = scale if outscale is None else outscale
@@ -232,12 +253,7 @@ def restore_picture(network: nn.Module, picture: Picture, settings: Settings) ->
 
 def _restore_pixels(network: nn.Module, pixels: np.ndarray, settings: Settings) -> np.ndarray:
     """(h, w, c) uint8, uint16 or float32 → the same, larger."""
-    height, width, channels = pixels.shape
-    scale = scale_of(network)
-    largest = max(scale ** passes(scale, settings.outscale), settings.outscale or 0)
-    # The float32 result beside its rounded copy, and what the tiler holds in between.
-    needed = int(height * width * channels * 4 * (largest**2 * 2.5 + 1))
-    memory.require_ram(needed, f"restoring {width}x{height} pixels to {largest:g} times the size")
+    _require_ram(pixels.shape, scale_of(network), settings.outscale)
     x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, 2, 0)))
     peak = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535}.get(pixels.dtype)
     result = _enlarge(network, x.float().div_(peak) if peak else x.float(), settings).permute(1, 2, 0)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from atd.picture import ImageError, Metadata, Picture, check_unit_range
+from atd.picture import Header, ImageError, Metadata, Picture, check_unit_range
 
+DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 
 def import_vips(purpose: str) -> Any:
     """The module pyvips, or a sentence that names the extra."""
@@ -19,24 +20,34 @@ def import_vips(purpose: str) -> Any:
     return pyvips
 
 
-def read_vips(path: Path, metadata: Metadata | None = None) -> Picture:
-    """Decode a PNG or TIFF of any depth; `metadata` wins over what libvips reports."""
+def open_vips(path: Path, access: str = "sequential") -> Any:
+    """An upright pyvips image of a single page, 1 to 4 channels, and uchar, ushort or float samples."""
     pyvips = import_vips(f"{path}: more than 8 bits per colour sample")
-    image = pyvips.Image.new_from_file(str(path), fail_on="truncated")
-    if image.get_typeof("n-pages") and image.get("n-pages") > 1:
-        raise ImageError(f"{path} has {image.get('n-pages')} pages; only single images are restored")
-    vips_metadata = metadata_of_vips(image)
-    image = image.autorot()
-    if image.format not in ("uchar", "ushort", "float") or image.bands not in (1, 2, 3, 4):
+    image = pyvips.Image.new_from_file(str(path), fail_on="truncated", access=access)
+    pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
+    if pages > 1:
+        raise ImageError(f"{path} has {pages} pages; only single images are restored")
+    if image.format not in DTYPES or image.bands not in (1, 2, 3, 4):
         raise ImageError(f"{path}: {image.bands} channels of {image.format} samples cannot be restored")
     if image.interpretation in ("cmyk", "lab", "labs", "labq", "xyz"):
         raise ImageError(f"{path}: {image.interpretation} images cannot be restored: convert it to RGB first")
+    return image.autorot()
+
+
+def probe_vips(path: Path) -> Header:
+    """Size, channels and sample type, from the header."""
+    image = open_vips(path)
+    return Header((image.height, image.width, image.bands), np.dtype(DTYPES[image.format]))
+
+
+def read_vips(path: Path, metadata: Metadata | None = None) -> Picture:
+    """Decode a PNG, PPM or TIFF of any depth; `metadata` wins over what libvips reports."""
+    image = open_vips(path)
     pixels = image.numpy()
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     if pixels.dtype == np.float32:
         check_unit_range(pixels)
-    loader = image.get("vips-loader")
-    return Picture(pixels, metadata or vips_metadata, "TIFF" if loader.startswith("tiff") else "PNG")
+    return Picture(pixels, metadata or metadata_of_vips(image), "TIFF")
 
 
 def metadata_of_vips(image: Any) -> Metadata:
@@ -78,6 +89,6 @@ def save_vips(image: Any, path: Path, name: str) -> None:
     if name == "PNG":
         image.pngsave(str(path), keep="all")
     else:
-        size = image.width * image.height * image.bands * {"uchar": 1, "ushort": 2, "float": 4}[image.format]
+        size = image.width * image.height * image.bands * np.dtype(DTYPES[image.format]).itemsize
         big = size > 3_900_000_000
         image.tiffsave(str(path), compression="deflate", predictor="horizontal", bigtiff=big, keep="all")

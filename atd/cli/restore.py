@@ -97,11 +97,11 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from atd.batch import plan_jobs, run_jobs
-    from atd.imageio import check_writable, read_image, write_image
+    from atd.imageio import read_image, write_image
     from atd.inference import scale_of
     from atd.picture import SaveOptions
     from atd.progress import tile_callback
-    from atd.restoration import Settings, output_size, restore_picture
+    from atd.restoration import Settings, check_file, restore_picture
 
     networks = Networks(args)
     save = SaveOptions(quality=args.save_quality, subsampling=args.subsampling)
@@ -115,16 +115,16 @@ def run(args: argparse.Namespace) -> int:
         exclude=args.exclude,
     )
     networks.announce()
+    # The networks for colour and for gray, where there are two, have the same.
+    scale = scale_of(networks.get())
     dtype = getattr(torch, args.dtype) if args.dtype else None
 
     def decode(job: Job) -> Picture:
+        check_file(job.source, job.target, scale, args.outscale, eight_bit=args.eight_bit)
         return read_image(job.source, eight_bit=args.eight_bit)
 
     def restore(job: Job, picture: Picture) -> Picture:
-        network = networks.get(picture)
-        height, width, channels = picture.pixels.shape
-        size = output_size(height, width, scale_of(network), args.outscale)
-        check_writable(job.target, picture.pixels.dtype, channels, *size)
+        network = networks.get(gray=picture.pixels.shape[2] <= 2)
         with tile_callback(not args.quiet, job.source.name) as callback:
             settings = Settings(
                 args.tile, args.overlap, args.batch_size, args.outscale, args.self_ensemble, dtype, callback
@@ -195,9 +195,8 @@ class Networks:
             print(f"atd: no network named, using {self.name} with {self.weights} weights", file=sys.stderr)
         self._load(self.name)
 
-    def get(self, picture: Picture) -> nn.Module:
-        """The network for a picture: --denoise has one for gray."""
-        gray = picture.pixels.shape[2] <= 2
+    def get(self, gray: bool = False) -> nn.Module:
+        """The network for colour or for gray pictures: --denoise has one for each."""
         return self._load(self.gray_name if gray and self.gray_name else self.name)
 
     def _load(self, name: str) -> nn.Module:
