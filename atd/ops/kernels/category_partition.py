@@ -12,7 +12,7 @@ from torch import Tensor
 from atd.ops.kernels.launch import ceil_div, device_of, power_of_two
 
 _BLOCK = 512
-_RANK_STEP = 32
+_RANK_STEP = 16
 
 
 @triton.jit
@@ -35,15 +35,15 @@ def _place(
     local = tl.arange(0, BLOCK)
     token = block.to(tl.int64) * BLOCK + local
     valid = token < tokens
-    kind = tl.load(category + batch * tokens + token, mask=valid, other=-1).to(tl.int64)
+    kind = tl.load(category + batch * tokens + token, mask=valid, other=-1).to(tl.int32)
     rank = tl.zeros((BLOCK,), tl.int32)
     for start in range(0, BLOCK, RANK_STEP):
         other = start + tl.arange(0, RANK_STEP)
         other_token = block.to(tl.int64) * BLOCK + other
-        other_kind = tl.load(category + batch * tokens + other_token, mask=other_token < tokens, other=-2).to(tl.int64)
+        other_kind = tl.load(category + batch * tokens + other_token, mask=other_token < tokens, other=-2).to(tl.int32)
         before = (other_kind[None, :] == kind[:, None]) & (other[None, :] < local[:, None])
         rank += tl.sum(before.to(tl.int32), axis=1)
-    entry = kind * blocks + block
+    entry = kind.to(tl.int64) * blocks + block
     start = tl.load(ends + batch * categories * blocks + entry - 1, mask=valid & (entry > 0), other=0)
     place = start.to(tl.int64) + rank
     tl.store(order + batch * tokens + place, token, mask=valid)
@@ -63,7 +63,7 @@ def _category_partition(category: Tensor, num_categories: int) -> tuple[Tensor, 
     with device_of(category):
         _count[grid](category, counts, *sizes, BLOCK=_BLOCK, BINS=power_of_two(num_categories + 1), num_warps=4)
         ends = torch.cumsum(counts, dim=1, dtype=torch.int32)
-        _place[grid](category, ends, order, inverse, *sizes, BLOCK=_BLOCK, RANK_STEP=_RANK_STEP, num_warps=4)
+        _place[grid](category, ends, order, inverse, *sizes, BLOCK=_BLOCK, RANK_STEP=_RANK_STEP, num_warps=8)
     return order, inverse
 
 

@@ -1,0 +1,404 @@
+"""Softmax attention in groups of indexed rows: the kernels behind window attention and category attention.
+
+A program takes a block of queries of one head of one group, gathers the rows of the group's keys and values by index,
+block by block, and scatters its results to the tokens' own places: neither gathered copies nor attention maps are
+written. The index is computed from the geometry of shifted windows, or read from the category order. Backward, the
+attention is recomputed from the saved log-sum-exp.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from atd.ops.geometry import MASK_VALUE
+from atd.ops.kernels.launch import ceil_div, device_of, power_of_two
+
+MAX_HEAD = 128
+
+_MASK_VALUE = tl.constexpr(MASK_VALUE)
+
+
+@triton.jit
+def _program(groups, HEADS: tl.constexpr, BLOCKS: tl.constexpr):
+    """(head, block, group, batch) of this program; heads of a group run side by side and share its rows in the L2."""
+    pid = tl.program_id(0)
+    return pid % HEADS, pid // HEADS % BLOCKS, pid // (HEADS * BLOCKS) % groups, pid // (HEADS * BLOCKS) // groups
+
+
+@triton.jit
+def _rows(
+    order, places, group, batch, tokens, pad, height, width,
+    SIZE: tl.constexpr, WINDOW: tl.constexpr, SHIFT: tl.constexpr,
+):  # fmt: skip
+    """Row of qkv, counted over the whole batch, at each place of a group."""
+    if WINDOW > 0:
+        columns = width // WINDOW
+        y = group // columns * WINDOW + places // WINDOW + SHIFT
+        x = group % columns * WINDOW + places % WINDOW + SHIFT
+        y = tl.where(y >= height, y - height, y)
+        x = tl.where(x >= width, x - width, x)
+        token = y.to(tl.int64) * width + x
+    else:
+        place = group.to(tl.int64) * SIZE + places
+        # The last group is filled by the last ``pad`` sorted rows once more.
+        place = tl.where(place < tokens, place, place - pad)
+        token = tl.load(order + batch.to(tl.int64) * tokens + place, mask=places < SIZE, other=0)
+    return batch.to(tl.int64) * tokens + token
+
+
+@triton.jit
+def _load(source, rows, valid, column, STRIDE: tl.constexpr, HEAD: tl.constexpr, BLOCK_D: tl.constexpr):
+    d = tl.arange(0, BLOCK_D)
+    return tl.load(source + rows[:, None] * STRIDE + column + d, mask=valid[:, None] & (d < HEAD), other=0.0)
+
+
+@triton.jit
+def _store(target, rows, valid, column, values, STRIDE: tl.constexpr, HEAD: tl.constexpr, BLOCK_D: tl.constexpr):
+    d = tl.arange(0, BLOCK_D)
+    address = target + rows[:, None] * STRIDE + column + d
+    tl.store(address, values.to(target.dtype.element_ty), mask=valid[:, None] & (d < HEAD))
+
+
+@triton.jit
+def _bias(table, head, group, q, k, height, width, SIZE: tl.constexpr, WINDOW: tl.constexpr, SHIFT: tl.constexpr):
+    """Relative position bias plus region mask between places ``q`` and ``k``, broadcast against each other."""
+    SIDE: tl.constexpr = 2 * WINDOW - 1
+    qy, qx, ky, kx = q // WINDOW, q % WINDOW, k // WINDOW, k % WINDOW
+    index = head * (SIDE * SIDE) + (qy - ky + WINDOW - 1) * SIDE + qx - kx + WINDOW - 1
+    bias = tl.load(table + index, mask=(q < SIZE) & (k < SIZE), other=0.0)
+    if SHIFT > 0:
+        # Only windows of the last row and the last column hold pixels that the shift brought together.
+        columns = width // WINDOW
+        last_row = group // columns == height // WINDOW - 1
+        last_column = group % columns == columns - 1
+        apart_y = ((qy >= WINDOW - SHIFT) != (ky >= WINDOW - SHIFT)) & last_row
+        apart_x = ((qx >= WINDOW - SHIFT) != (kx >= WINDOW - SHIFT)) & last_column
+        bias += tl.where(apart_y | apart_x, _MASK_VALUE, 0.0)
+    return bias
+
+
+@triton.jit
+def _forward(
+    qkv, order, table, learned_scale, output, log_sum, tokens, groups, pad, height, width, scale,
+    SIZE: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, WINDOW: tl.constexpr, SHIFT: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    CHANNELS: tl.constexpr = HEADS * HEAD
+    head, block, group, batch = _program(groups, HEADS, tl.cdiv(SIZE, BLOCK_Q))
+    if learned_scale is not None:
+        scale = tl.load(learned_scale)
+    q_places = block * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    q_valid = q_places < SIZE
+    q_rows = _rows(order, q_places, group, batch, tokens, pad, height, width, SIZE, WINDOW, SHIFT)
+    q = _load(qkv, q_rows, q_valid, head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
+
+    highest = tl.full((BLOCK_Q,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_Q,), tl.float32)
+    attended = tl.zeros((BLOCK_Q, BLOCK_D), tl.float32)
+    for start in range(0, SIZE, BLOCK_K):
+        k_places = start + tl.arange(0, BLOCK_K)
+        k_valid = k_places < SIZE
+        k_rows = _rows(order, k_places, group, batch, tokens, pad, height, width, SIZE, WINDOW, SHIFT)
+        k = _load(qkv, k_rows, k_valid, CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
+        v = _load(qkv, k_rows, k_valid, 2 * CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
+        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        if WINDOW > 0:
+            logits += _bias(table, head, group, q_places[:, None], k_places[None, :], height, width, SIZE, WINDOW, SHIFT)
+        logits = tl.where(k_valid[None, :], logits, float("-inf"))
+        peak = tl.maximum(highest, tl.max(logits, axis=1))
+        weights = tl.exp(logits - peak[:, None])
+        decay = tl.exp(highest - peak)
+        total = total * decay + tl.sum(weights, axis=1)
+        attended = tl.dot(weights.to(v.dtype), v, attended * decay[:, None], input_precision="ieee")
+        highest = peak
+
+    q_real = q_valid & (group.to(tl.int64) * SIZE + q_places < tokens)
+    _store(output, q_rows, q_real, head * HEAD, attended / total[:, None], CHANNELS, HEAD, BLOCK_D)
+    base = ((batch.to(tl.int64) * groups + group) * HEADS + head) * SIZE
+    tl.store(log_sum + base + q_places, highest + tl.log(total), mask=q_valid)
+
+
+@triton.jit
+def _query_backward(
+    qkv, order, table, learned_scale, output, log_sum, grad_output, delta, grad_qkv, grad_scale,
+    tokens, groups, pad, height, width, scale,
+    SIZE: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, WINDOW: tl.constexpr, SHIFT: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Gradient of the queries, this program's part of the scale's, and δ = Σ_d grad_output·output for the others."""
+    CHANNELS: tl.constexpr = HEADS * HEAD
+    head, block, group, batch = _program(groups, HEADS, tl.cdiv(SIZE, BLOCK_Q))
+    if learned_scale is not None:
+        scale = tl.load(learned_scale)
+    q_places = block * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    q_valid = q_places < SIZE
+    q_real = q_valid & (group.to(tl.int64) * SIZE + q_places < tokens)
+    q_rows = _rows(order, q_places, group, batch, tokens, pad, height, width, SIZE, WINDOW, SHIFT)
+    q = _load(qkv, q_rows, q_valid, head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
+    g = _load(grad_output, q_rows, q_real, head * HEAD, CHANNELS, HEAD, BLOCK_D)
+    o = _load(output, q_rows, q_real, head * HEAD, CHANNELS, HEAD, BLOCK_D)
+    base = ((batch.to(tl.int64) * groups + group) * HEADS + head) * SIZE
+    lse = tl.load(log_sum + base + q_places, mask=q_valid, other=float("inf"))
+    d = tl.sum(g.to(tl.float32) * o.to(tl.float32), axis=1)
+    tl.store(delta + base + q_places, d, mask=q_valid)
+
+    grad = tl.zeros((BLOCK_Q, BLOCK_D), tl.float32)
+    for start in range(0, SIZE, BLOCK_K):
+        k_places = start + tl.arange(0, BLOCK_K)
+        k_valid = k_places < SIZE
+        k_rows = _rows(order, k_places, group, batch, tokens, pad, height, width, SIZE, WINDOW, SHIFT)
+        k = _load(qkv, k_rows, k_valid, CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
+        v = _load(qkv, k_rows, k_valid, 2 * CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
+        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        if WINDOW > 0:
+            logits += _bias(table, head, group, q_places[:, None], k_places[None, :], height, width, SIZE, WINDOW, SHIFT)
+        weights = tl.where(k_valid[None, :], tl.exp(logits - lse[:, None]), 0.0)
+        grad_logits = weights * (tl.dot(g, tl.trans(v), input_precision="ieee") - d[:, None])
+        grad = tl.dot(grad_logits.to(k.dtype), k, grad, input_precision="ieee")
+
+    _store(grad_qkv, q_rows, q_real, head * HEAD, grad * scale, 3 * CHANNELS, HEAD, BLOCK_D)
+    if learned_scale is not None:
+        tl.store(grad_scale + tl.program_id(0), tl.sum(q.to(tl.float32) * grad))
+
+
+@triton.jit
+def _key_backward(
+    qkv, order, table, learned_scale, log_sum, grad_output, delta, grad_qkv, grad_tail,
+    tokens, groups, pad, height, width, scale,
+    SIZE: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, WINDOW: tl.constexpr, SHIFT: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the keys and values; those of rows that fill the last group go to ``grad_tail``, (b, pad, 2C).
+
+    All maps here are (keys, queries), so that none is transposed on its way into a product.
+    """
+    CHANNELS: tl.constexpr = HEADS * HEAD
+    head, block, group, batch = _program(groups, HEADS, tl.cdiv(SIZE, BLOCK_K))
+    if learned_scale is not None:
+        scale = tl.load(learned_scale)
+    k_places = block * BLOCK_K + tl.arange(0, BLOCK_K)
+    k_valid = k_places < SIZE
+    k_rows = _rows(order, k_places, group, batch, tokens, pad, height, width, SIZE, WINDOW, SHIFT)
+    k = _load(qkv, k_rows, k_valid, CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
+    v = _load(qkv, k_rows, k_valid, 2 * CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
+    base = ((batch.to(tl.int64) * groups + group) * HEADS + head) * SIZE
+
+    of_key = tl.zeros((BLOCK_K, BLOCK_D), tl.float32)
+    of_value = tl.zeros((BLOCK_K, BLOCK_D), tl.float32)
+    for start in range(0, SIZE, BLOCK_Q):
+        q_places = start + tl.arange(0, BLOCK_Q)
+        q_valid = q_places < SIZE
+        q_real = q_valid & (group.to(tl.int64) * SIZE + q_places < tokens)
+        q_rows = _rows(order, q_places, group, batch, tokens, pad, height, width, SIZE, WINDOW, SHIFT)
+        q = _load(qkv, q_rows, q_valid, head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
+        g = _load(grad_output, q_rows, q_real, head * HEAD, CHANNELS, HEAD, BLOCK_D)
+        lse = tl.load(log_sum + base + q_places, mask=q_valid, other=float("inf"))
+        d = tl.load(delta + base + q_places, mask=q_valid, other=0.0)
+        logits = tl.dot(k, tl.trans(q), input_precision="ieee") * scale
+        if WINDOW > 0:
+            logits += _bias(table, head, group, q_places[None, :], k_places[:, None], height, width, SIZE, WINDOW, SHIFT)
+        weights = tl.exp(logits - lse[None, :])
+        of_value = tl.dot(weights.to(g.dtype), g, of_value, input_precision="ieee")
+        grad_logits = weights * (tl.dot(v, tl.trans(g), input_precision="ieee") - d[None, :])
+        of_key = tl.dot(grad_logits.to(q.dtype), q, of_key, input_precision="ieee")
+
+    of_key *= scale
+    place = group.to(tl.int64) * SIZE + k_places
+    k_real = k_valid & (place < tokens)
+    _store(grad_qkv, k_rows, k_real, CHANNELS + head * HEAD, of_key, 3 * CHANNELS, HEAD, BLOCK_D)
+    _store(grad_qkv, k_rows, k_real, 2 * CHANNELS + head * HEAD, of_value, 3 * CHANNELS, HEAD, BLOCK_D)
+    if WINDOW == 0:
+        tail = batch.to(tl.int64) * pad + place - tokens
+        k_again = k_valid & (place >= tokens)
+        _store(grad_tail, tail, k_again, head * HEAD, of_key, 2 * CHANNELS, HEAD, BLOCK_D)
+        _store(grad_tail, tail, k_again, CHANNELS + head * HEAD, of_value, 2 * CHANNELS, HEAD, BLOCK_D)
+
+
+@triton.jit
+def _bias_backward(
+    qkv, table, log_sum, grad_output, delta, grad_bias, tokens, groups, height, width, scale, count, share,
+    SIZE: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, WINDOW: tl.constexpr, SHIFT: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Gradient of one block of a head's (SIZE, SIZE) bias, summed over ``share`` of the ``count`` windows.
+
+    The partial sums go to (splits, H, SIZE, SIZE) float32: no atomics, the same bits every time.
+    """
+    CHANNELS: tl.constexpr = HEADS * HEAD
+    Q_BLOCKS: tl.constexpr = tl.cdiv(SIZE, BLOCK_Q)
+    K_BLOCKS: tl.constexpr = tl.cdiv(SIZE, BLOCK_K)
+    pid, split = tl.program_id(0), tl.program_id(1)
+    head = pid % HEADS
+    q_places = pid // HEADS % Q_BLOCKS * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    k_places = pid // (HEADS * Q_BLOCKS) % K_BLOCKS * BLOCK_K + tl.arange(0, BLOCK_K)
+    grad = tl.zeros((BLOCK_Q, BLOCK_K), tl.float32)
+    for step in range(0, share):
+        index = split * share + step
+        batch, group = index // groups, index % groups
+        live = tl.where(index < count, SIZE, 0)  # the last share may be a short one
+        q_valid, k_valid = q_places < live, k_places < live
+        q_rows = _rows(None, q_places, group, batch, tokens, 0, height, width, SIZE, WINDOW, SHIFT)
+        k_rows = _rows(None, k_places, group, batch, tokens, 0, height, width, SIZE, WINDOW, SHIFT)
+        q = _load(qkv, q_rows, q_valid, head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
+        g = _load(grad_output, q_rows, q_valid, head * HEAD, CHANNELS, HEAD, BLOCK_D)
+        k = _load(qkv, k_rows, k_valid, CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
+        v = _load(qkv, k_rows, k_valid, 2 * CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
+        base = (index.to(tl.int64) * HEADS + head) * SIZE
+        lse = tl.load(log_sum + base + q_places, mask=q_valid, other=float("inf"))
+        d = tl.load(delta + base + q_places, mask=q_valid, other=0.0)
+        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        logits += _bias(table, head, group, q_places[:, None], k_places[None, :], height, width, SIZE, WINDOW, SHIFT)
+        weights = tl.exp(logits - lse[:, None])
+        grad += weights * (tl.dot(g, tl.trans(v), input_precision="ieee") - d[:, None])
+
+    address = grad_bias + ((split.to(tl.int64) * HEADS + head) * SIZE + q_places[:, None]) * SIZE + k_places[None, :]
+    tl.store(address, grad, mask=(q_places < SIZE)[:, None] & (k_places < SIZE)[None, :])
+
+
+@triton.jit
+def _table_backward(grad_bias, grad_table, splits, HEADS: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr):
+    """Sum the bias gradients of all pairs of places that share a row of the table."""
+    SIDE: tl.constexpr = 2 * WINDOW - 1
+    SIZE: tl.constexpr = WINDOW * WINDOW
+    head = tl.program_id(1)
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    dy, dx = row // SIDE - (WINDOW - 1), row % SIDE - (WINDOW - 1)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for split in range(splits):
+        for place in range(SIZE):
+            y, x = place // WINDOW - dy, place % WINDOW - dx
+            inside = (row < SIDE * SIDE) & (y >= 0) & (y < WINDOW) & (x >= 0) & (x < WINDOW)
+            base = ((split * HEADS + head).to(tl.int64) * SIZE + place) * SIZE
+            total += tl.load(grad_bias + base + y * WINDOW + x, mask=inside, other=0.0)
+    tl.store(grad_table + row * HEADS + head, total, mask=row < SIDE * SIDE)
+
+
+class Groups(NamedTuple):
+    """Which rows of (b, n, 3C) attend to each other, and how."""
+
+    size: int
+    """Rows g of a group."""
+    count: int
+    """Groups of one image."""
+    heads: int
+    scale: float
+    """Factor of the logits, where no learned one is given."""
+    pad: int = 0
+    """Rows that fill the last group (category attention)."""
+    window: int = 0
+    """Side of a window; 0 for category attention."""
+    shift: int = 0
+    height: int = 0
+    width: int = 0
+
+    def sizes(self, qkv: Tensor) -> tuple[Any, ...]:
+        return qkv.shape[1], self.count, self.pad, self.height, self.width, self.scale
+
+    def constants(self, qkv: Tensor, most_queries: int) -> dict[str, Any]:
+        """Compile-time arguments: blocks of 64 rows (32 of float32), of ``most_queries`` where that many are useful."""
+        wide = qkv.dtype == torch.float32
+        size = power_of_two(self.size)
+        queries = min(size, 32 if wide else most_queries)
+        head = qkv.shape[2] // 3 // self.heads
+        return {
+            "SIZE": self.size,
+            "HEADS": self.heads,
+            "HEAD": head,
+            "WINDOW": self.window,
+            "SHIFT": self.shift,
+            "BLOCK_Q": queries,
+            "BLOCK_K": min(size, 32 if wide else 64),
+            "BLOCK_D": power_of_two(head),
+            "num_warps": 8 if queries > 64 else 4,
+            "num_stages": 2,
+        }
+
+
+def attend(qkv: Tensor, order: Tensor | None, table: Tensor | None, scale: Tensor | None, groups: Groups):
+    """Output (b, n, C) and log-sum-exp (b, groups, H, g).
+
+    Args:
+        qkv: (b, n, 3C), contiguous.
+        order: (b, n) int64, contiguous; None for windows.
+        table: (H, (2w − 1)²) float32, contiguous; None for categories.
+        scale: learned factor of the logits, float32 of one element, or None for ``groups.scale``.
+    """
+    batch, tokens, channels = qkv.shape
+    output = qkv.new_empty(batch, tokens, channels // 3)
+    log_sum = torch.empty(batch, groups.count, groups.heads, groups.size, dtype=torch.float32, device=qkv.device)
+    constants = groups.constants(qkv, most_queries=128)
+    programs = batch * groups.count * ceil_div(groups.size, constants["BLOCK_Q"]) * groups.heads
+    with device_of(qkv):
+        _forward[(programs,)](qkv, order, table, scale, output, log_sum, *groups.sizes(qkv), **constants)
+    return output, log_sum
+
+
+def attend_backward(
+    qkv: Tensor,
+    order: Tensor | None,
+    table: Tensor | None,
+    scale: Tensor | None,
+    output: Tensor,
+    log_sum: Tensor,
+    grad_output: Tensor,
+    groups: Groups,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of qkv, of the table as ((2w − 1)², H) float32, and of the learned scale, float32 of one element.
+
+    The last two are empty where there is no table, no scale.
+    """
+    batch, tokens, channels = qkv.shape
+    device = qkv.device
+    constants = groups.constants(qkv, most_queries=64)
+    blocks = {side: ceil_div(groups.size, constants[f"BLOCK_{side}"]) for side in "QK"}
+    heads = batch * groups.count * groups.heads
+    delta = torch.empty_like(log_sum)
+    grad_qkv = torch.empty_like(qkv)
+    grad_tail = torch.empty(batch, groups.pad, channels * 2 // 3, dtype=torch.float32, device=device)
+    learned = scale is not None
+    grad_scale = torch.empty(heads * blocks["Q"] if learned else 0, dtype=torch.float32, device=device)
+    with device_of(qkv):
+        _query_backward[(heads * blocks["Q"],)](
+            qkv, order, table, scale, output, log_sum, grad_output, delta, grad_qkv, grad_scale,
+            *groups.sizes(qkv), **constants,
+        )  # fmt: skip
+        _key_backward[(heads * blocks["K"],)](
+            qkv, order, table, scale, log_sum, grad_output, delta, grad_qkv, grad_tail,
+            *groups.sizes(qkv), **constants,
+        )  # fmt: skip
+        grad_table = _table_gradient(qkv, table, log_sum, grad_output, delta, groups, constants)
+    if order is not None and groups.pad:
+        again = order[:, tokens - groups.pad :, None].expand(-1, -1, grad_tail.shape[-1])
+        of_rows = grad_qkv[:, :, channels // 3 :]
+        of_rows.scatter_(1, again, (of_rows.gather(1, again) + grad_tail).to(qkv.dtype))
+    return grad_qkv, grad_table, grad_scale.sum().view(1) if learned else grad_scale
+
+
+def _table_gradient(
+    qkv: Tensor,
+    table: Tensor | None,
+    log_sum: Tensor,
+    grad_output: Tensor,
+    delta: Tensor,
+    groups: Groups,
+    constants: dict[str, Any],
+) -> Tensor:
+    if table is None:
+        return torch.empty(0, dtype=torch.float32, device=qkv.device)
+    count = qkv.shape[0] * groups.count
+    blocks = ceil_div(groups.size, constants["BLOCK_Q"]) * ceil_div(groups.size, constants["BLOCK_K"]) * groups.heads
+    share = ceil_div(count, min(count, 8))
+    splits = ceil_div(count, share)
+    grad_bias = table.new_empty(splits, groups.heads, groups.size, groups.size)
+    grad_table = table.new_empty(table.shape[1], groups.heads)
+    _bias_backward[(blocks, splits)](
+        qkv, table, log_sum, grad_output, delta, grad_bias, qkv.shape[1], groups.count, groups.height, groups.width,
+        groups.scale, count, share, **constants,
+    )  # fmt: skip
+    _table_backward[(ceil_div(table.shape[1], 128), groups.heads)](
+        grad_bias, grad_table, splits, HEADS=groups.heads, WINDOW=groups.window, BLOCK=128
+    )
+    return grad_table
