@@ -17,9 +17,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from atd import degrade
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+from atd import degrade, imageio
 
 
 @dataclass(frozen=True)
@@ -37,27 +35,60 @@ class Degradation:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """The image files below `folder`, sorted by path."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    """The image files below `folder`, sorted by path; hidden ones are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in imageio.SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
 
 
 def read_image(path: Path, channels: int) -> np.ndarray:
-    """An 8-bit image as (h, w, channels) uint8; gray is the BT.601 luma."""
-    try:
-        with Image.open(path) as image:
-            array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    except OSError as error:
-        raise ValueError(f"cannot read the training image {path}: {error}") from None
-    return array[..., None] if channels == 1 else array
+    """An 8-bit image as (h, w, channels) uint8, `channels` 1 (BT.601 luma) or 3; transparency is left out."""
+    pixels = imageio.read_image(path).pixels
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"{path} has {pixels.dtype} samples, training takes 8-bit images")
+    if pixels.shape[2] < 3:
+        return np.repeat(pixels[..., :1], channels, axis=2)
+    if channels == 3:
+        return pixels[..., :3]
+    return np.asarray(Image.fromarray(pixels[..., :3]).convert("L"))[..., None]
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the file's header."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except OSError as error:
-        raise ValueError(f"cannot read the training image {path}: {error}") from None
+    """(height, width) of the upright image, from the file's header."""
+    return imageio.probe(path).shape[:2]
+
+
+def lr_partners(images: Sequence[Path], hr_folder: Path, lr_folder: Path, scale: int) -> list[Path]:
+    """The LR file of each HR image: same place in `lr_folder`, same stem or `<stem>x<scale>`; sizes are checked."""
+    files = {path.relative_to(lr_folder).with_suffix(""): path for path in find_images(lr_folder)}
+    partners, missing = [], []
+    for path in images:
+        key = path.relative_to(hr_folder).with_suffix("")
+        partner = files.get(key) or files.get(key.with_name(f"{key.name}x{scale}"))
+        if partner is None:
+            missing.append(path)
+        else:
+            partners.append(partner)
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(images)} images of {hr_folder} have no LR partner in {lr_folder}, the first is "
+            f"{missing[0].name}: expected the same name, or the name with x{scale} behind it"
+        )
+    for path, partner, large, small in zip(images, partners, _sizes(images), _sizes(partners), strict=True):
+        expected = (large[0] // scale, large[1] // scale)
+        if small != expected:
+            raise ValueError(
+                f"{partner} has {small[1]}x{small[0]} pixels, expected {expected[1]}x{expected[0]}: "
+                f"1/{scale} of {path}, which has {large[1]}x{large[0]}"
+            )
+    return partners
+
+
+def _sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(image_size, paths))
 
 
 class ImageSource:
@@ -69,6 +100,7 @@ class ImageSource:
         channels: 1 or 3.
         smallest: images with a side of fewer pixels are left out (`skipped` counts them).
         lr_images: files of LR images in the order of `images`; None: MATLAB bicubic on the fly.
+        cache_gb: most memory for decoded images, in GiB.
     """
 
     def __init__(
@@ -82,8 +114,7 @@ class ImageSource:
     ):
         self.degradation = degradation
         self.channels = channels
-        with ThreadPoolExecutor() as pool:
-            sizes = list(pool.map(image_size, images))
+        sizes = _sizes(images)
         keep = [i for i, size in enumerate(sizes) if min(size) >= smallest]
         self.skipped = len(images) - len(keep)
         if not keep:
@@ -93,8 +124,8 @@ class ImageSource:
             )
         self.images = [images[i] for i in keep]
         self.lr_images = None if lr_images is None else [lr_images[i] for i in keep]
-        bytes_needed = sum(sizes[i][0] * sizes[i][1] for i in keep) * channels
-        self.cached = bytes_needed <= cache_gb * 2**30
+        pixels = sum(sizes[i][0] * sizes[i][1] for i in keep)
+        self.cached = pixels * channels * (1 + 1 / degradation.scale**2) <= cache_gb * 2**30
         self._cache: list[tuple[np.ndarray, np.ndarray | None]] = []
         if self.cached:
             with ThreadPoolExecutor() as pool:
@@ -105,7 +136,7 @@ class ImageSource:
 
     def crop(self, index: int, rng: np.random.Generator, patch: int) -> tuple[np.ndarray, np.ndarray | None]:
         """A random clean patch of `patch·scale` pixels a side and its LR patch of `patch` (None if not SR)."""
-        clean, lr = self._cache[index] if self.cached else self._load(index, lazy_lr=True)
+        clean, lr = self._cache[index] if self.cached else self._load(index, whole_lr=False)
         scale = self.degradation.scale
         top = int(rng.integers(clean.shape[0] // scale - patch + 1))
         left = int(rng.integers(clean.shape[1] // scale - patch + 1))
@@ -117,19 +148,14 @@ class ImageSource:
             return target, lr[top : top + patch, left : left + patch]
         return target, _downscale_patch(clean, top, left, patch, scale)
 
-    def _load(self, index: int, lazy_lr: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+    def _load(self, index: int, whole_lr: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
         clean = read_image(self.images[index], self.channels)
         if self.degradation.task != "sr":
             return clean, None
-        scale = self.degradation.scale
-        clean = clean[: clean.shape[0] // scale * scale, : clean.shape[1] // scale * scale]
+        clean = degrade.crop_to_multiple(clean, self.degradation.scale)
         if self.lr_images is not None:
             return clean, read_image(self.lr_images[index], self.channels)
-        return clean, None if lazy_lr else _downscale(clean, scale)
-
-
-def _downscale(clean: np.ndarray, scale: int) -> np.ndarray:
-    return degrade.bicubic_downscale(clean, scale).reshape(clean.shape[0] // scale, clean.shape[1] // scale, -1)
+        return clean, degrade.bicubic_downscale(clean, self.degradation.scale) if whole_lr else None
 
 
 def _downscale_patch(clean: np.ndarray, top: int, left: int, patch: int, scale: int) -> np.ndarray:
@@ -137,11 +163,15 @@ def _downscale_patch(clean: np.ndarray, top: int, left: int, patch: int, scale: 
     margin = 3
     y0, x0 = max(top - margin, 0), max(left - margin, 0)
     region = clean[y0 * scale : (top + patch + margin) * scale, x0 * scale : (left + patch + margin) * scale]
-    return _downscale(region, scale)[top - y0 : top - y0 + patch, left - x0 : left - x0 + patch]
+    reduced = degrade.bicubic_downscale(region, scale)
+    return reduced[top - y0 : top - y0 + patch, left - x0 : left - x0 + patch]
 
 
 class Patches(Dataset):
-    """Sample number → (input, target), float32 (c, p, p) and (c, s·p, s·p); in [0, 1] but for the noise, not clipped."""
+    """Sample number → (input, target), float32 (c, p, p) and (c, s·p, s·p) in [0, 1]; noise is not clipped.
+
+    The images follow each other in a new random order every epoch, one patch of each.
+    """
 
     def __init__(self, source: ImageSource, patch: int, seed: int):
         self.source = source
@@ -160,14 +190,11 @@ class Patches(Dataset):
         degradation = self.source.degradation
         if lr is not None:
             return _to_tensor(_turn(lr, symmetry)), _to_tensor(target)
-        clean = _to_tensor(target)
         if degradation.task == "denoise":
-            sigma = rng.uniform(*degradation.sigma) / 255
-            noise = rng.standard_normal(clean.shape, dtype=np.float32)
-            return clean + torch.from_numpy(noise) * sigma, clean
+            degraded = degrade.add_noise(target, rng.uniform(*degradation.sigma), rng)
+            return torch.from_numpy(degraded).movedim(2, 0), _to_tensor(target)
         low, high = degradation.quality
-        squeezed = target if target.shape[2] == 3 else target[..., 0]
-        return _to_tensor(degrade.jpeg(squeezed, int(rng.integers(low, high + 1))).reshape(target.shape)), clean
+        return _to_tensor(degrade.jpeg(target, int(rng.integers(low, high + 1)))), _to_tensor(target)
 
 
 def _turn(image: np.ndarray, symmetry: int) -> np.ndarray:
@@ -177,15 +204,15 @@ def _turn(image: np.ndarray, symmetry: int) -> np.ndarray:
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
+    return torch.from_numpy(image).movedim(2, 0).float().div_(255)
 
 
 class _Batches:
     """Sample numbers of each iteration; a process takes its share of every global batch."""
 
     def __init__(self, first: int, batch: int, iterations: int, rank: int, world: int):
-        self.starts = [first + i * batch + rank * (batch // world) for i in range(iterations)]
         self.count = batch // world
+        self.starts = [first + i * batch + rank * self.count for i in range(iterations)]
 
     def __iter__(self) -> Iterator[list[int]]:
         return (list(range(start, start + self.count)) for start in self.starts)
@@ -197,12 +224,11 @@ class _Batches:
 def loader(
     dataset: Patches, first: int, batch: int, iterations: int, *, rank: int = 0, world: int = 1, workers: int = 0
 ) -> DataLoader:
-    """Batches from sample number `first` on, `batch` images over all processes each."""
+    """`iterations` batches from sample number `first` on; `batch` counts images over all `world` processes."""
     return DataLoader(
         dataset,
         batch_sampler=_Batches(first, batch, iterations, rank, world),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        persistent_workers=False,
         prefetch_factor=4 if workers else None,
     )

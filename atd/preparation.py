@@ -7,6 +7,7 @@ preparation is continued by running it again.
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -88,7 +89,8 @@ def _run(
     job: Callable[[Path], bool], images: list[Path], workers: int | None, progress: Callable[[int, int], None] | None
 ) -> Outcome:
     written, skipped, failures = 0, 0, []
-    with ProcessPoolExecutor(workers) as pool:
+    # Not fork: a process that has used torch's threads cannot be forked safely.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(job, path): path for path in images}
         for done, future in enumerate(as_completed(futures), 1):
             try:
@@ -160,7 +162,8 @@ def _cut_large(path: Path, out: Path) -> bool:
 
 
 def _write(image: np.ndarray, path: Path) -> None:
-    _replace(path, lambda temporary: Image.fromarray(np.ascontiguousarray(image)).save(temporary, "PNG", compress_level=3))
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    _replace(path, lambda temporary: picture.save(temporary, "PNG", compress_level=3))
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

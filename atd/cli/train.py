@@ -13,7 +13,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "train",
         help="train a network from a recipe",
-        usage="atd train RECIPE --data DIR --out DIR [--resume] [key=value ...]\n       atd train --list | --show RECIPE",
+        usage="atd train RECIPE --data DIR --out DIR [--resume] [key=value ...] | --list | --show RECIPE",
         description="Train a network from a recipe. Any key that --show prints can be overridden as key=value.",
     )
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="recipe id, or a TOML file")
@@ -41,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from atd import training
 
     recipe = recipes.get(args.recipe).override(args.overrides)
-    folder = training.train(recipe, args.data, args.out, resume=args.resume, say=lambda text: print(text, flush=True))
-    print(f"saved to {folder}")
+    training.train(recipe, args.data, args.out, resume=args.resume, say=lambda line: print(line, flush=True))
     return 0
 
 

@@ -31,10 +31,11 @@ class Recipe:
     note: str = ""  # where the sources disagree
     config: dict[str, Any] = field(default_factory=dict)  # constructor keywords that differ from the registry's
     finetune_from: str = ""  # output folder of a training, saved model folder, weights file or model name
-    # Data, all relative to --data
-    images: tuple[str, ...] = ()  # folders of clean images; {scale} is filled in
-    lr_images: tuple[str, ...] = ()  # their LR counterparts; made on the fly when empty or absent
-    validation: tuple[str, ...] = ()  # folders of clean test images; the first one found is used
+    # Data
+    images: tuple[str, ...] = (".",)  # folders of clean images under --data, searched with their subfolders
+    lr_images: tuple[str, ...] = ()  # folders of their LR partners, as many; {scale} is filled in; made when absent
+    validation: tuple[str, ...] = ()  # names of test sets, looked for as `atd evaluate` does
+    validation_level: float = 0.0  # sigma or quality of the validation; 0: the (first) one of the training
     sigma: tuple[float, ...] = ()  # noise level on the 0–255 scale, or the two ends of a range (blind training)
     quality: tuple[int, ...] = ()  # JPEG quality, or the two ends of a range
     # Stages
@@ -58,16 +59,17 @@ class Recipe:
     seed: int = 0
     # Machine
     amp: str = "none"  # none | bf16 | fp16
-    micro_batch: tuple[int, ...] = (0,)  # most images in one forward pass of a process (0: no limit); the rest accumulates
+    micro_batch: tuple[int, ...] = (0,)  # most images in a process's forward pass, 0: no limit; gradients accumulate
     activation_checkpointing: bool = False
     compile: bool = False
     parallel: str = "ddp"  # ddp | fsdp, used under torchrun
     workers: int = 0  # loader processes per training process
     cache_gb: float = 1.0  # decoded images are kept in memory when all of them fit in this much
     # Reports
-    log_every: int = 50
+    log_every: int = 50  # iterations; the loss is checked to be finite, and the training saved, at these only
     validate_every: int = 1000
-    save_minutes: float = 5.0
+    save_minutes: float = 5.0  # at least this long between two checkpoints
+    tensorboard: bool = False  # needs the extra `train`
 
     def __post_init__(self) -> None:
         stages = {len(self.patch), len(self.batch), len(self.iterations)}
@@ -77,19 +79,34 @@ class Recipe:
                 f"got {len(self.patch)}, {len(self.batch)} and {len(self.iterations)}"
             )
         if len(self.micro_batch) not in (1, len(self.batch)):
-            raise ValueError(f"recipe {self.id}: micro_batch needs one entry, or one per stage, got {list(self.micro_batch)}")
+            raise ValueError(f"recipe {self.id}: micro_batch needs one entry, or one per stage, got {self.micro_batch}")
         for key in ("patch", "batch", "iterations"):
             if min(getattr(self, key)) < 1:
                 raise ValueError(f"recipe {self.id}: {key} must be positive, got {list(getattr(self, key))}")
         for key, allowed in _CHOICES.items():
             if getattr(self, key) not in allowed:
-                raise ValueError(f"recipe {self.id}: {key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}")
+                given = getattr(self, key)
+                raise ValueError(f"recipe {self.id}: {key} must be one of {', '.join(allowed)}, got {given!r}")
         if len(self.betas) != 2:
             raise ValueError(f"recipe {self.id}: betas must be two numbers, got {list(self.betas)}")
+        if self.sigma and self.quality:
+            raise ValueError(f"recipe {self.id}: sigma means denoising and quality JPEG artefact removal; give one")
+        if self.lr_images and len(self.lr_images) != len(self.images):
+            raise ValueError(f"recipe {self.id}: lr_images needs one folder for each folder of images")
 
     @property
     def total_iterations(self) -> int:
         return sum(self.iterations)
+
+    @property
+    def task(self) -> str:
+        """"sr", "denoise" or "jpeg", as in the registry."""
+        return "denoise" if self.sigma else "jpeg" if self.quality else "sr"
+
+    @property
+    def level(self) -> float:
+        """Noise level or quality of the validation; 0 for super-resolution."""
+        return self.validation_level or next(iter(self.sigma or self.quality), 0.0)
 
     def override(self, assignments: list[str]) -> Recipe:
         """A copy with `key=value` strings applied; values are TOML (`lr=1e-4`, `batch=[8, 4]`), bare words are strings.
@@ -110,10 +127,8 @@ class Recipe:
 
     def to_toml(self) -> str:
         """All keys as TOML, in the order of the class."""
-        lines = []
-        for name, value in dataclasses.asdict(self).items():
-            if name != "config":
-                lines.append(f"{name} = {_to_toml(value)}")
+        values = dataclasses.asdict(self)
+        lines = [f"{name} = {_to_toml(value)}" for name, value in values.items() if name != "config"]
         if self.config:
             lines += ["", "[config]", *(f"{key} = {_to_toml(value)}" for key, value in self.config.items())]
         return "\n".join(lines) + "\n"

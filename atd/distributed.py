@@ -1,0 +1,100 @@
+"""One training process, or several under torchrun."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from atd.models.super_resolution import DictionaryBlock
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all of the training; torchrun tells through the environment."""
+
+    rank: int
+    count: int
+    device: torch.device
+    restarted: bool  # torchrun has started the processes again after a failure
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def share(self, value: float) -> float:
+        """The main process's value, in all processes."""
+        if self.count == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.broadcast(tensor, 0)
+        return tensor.item()
+
+    def mean(self, value: torch.Tensor) -> float:
+        """The mean over the processes."""
+        if self.count > 1:
+            dist.all_reduce(value)
+        return value.item() / self.count
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        if self.count > 1:
+            dist.barrier()
+
+
+@contextmanager
+def processes() -> Iterator[Processes]:
+    """Join the processes that torchrun started, one per device; without torchrun there is one."""
+    cuda = torch.cuda.is_available()
+    if "RANK" not in os.environ:
+        yield Processes(0, 1, torch.device("cuda" if cuda else "cpu"), False)
+        return
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+        yield Processes(dist.get_rank(), dist.get_world_size(), device, restarted)
+    finally:
+        dist.destroy_process_group()
+
+
+def repeated_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers of all dictionary blocks: units of sharding and of compilation."""
+    return [layer for block in model.modules() if isinstance(block, DictionaryBlock) for layer in block.layers]
+
+
+def shard(model: nn.Module) -> None:
+    """FSDP2 in place: every layer is a unit, the rest of the network another."""
+    # The network crops its output, which is a view; the training does not change it in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    for layer in repeated_layers(model):
+        fully_shard(layer)
+    fully_shard(model)
+
+
+def replicate(model: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """The same weights in every process, gradients averaged."""
+    # Gradients of the depthwise kernels come channels-last; DDP copies them, a few kilobytes a layer.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    return DistributedDataParallel(
+        model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
+    )
+
+
+def without_synchronisation(module: nn.Module, last: bool) -> AbstractContextManager:
+    """For gradient accumulation: gradients are exchanged in the last backward pass of an iteration only."""
+    if isinstance(module, DistributedDataParallel) and not last:
+        return module.no_sync()
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(last)
+    return nullcontext()

@@ -1,0 +1,105 @@
+"""What a training reports: lines on the terminal, `log.csv`, and TensorBoard where asked for."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+FIELDS = ("iteration", "minutes", "lr", "loss")
+
+
+class TrainingLog:
+    """Rows of `log.csv`: iteration, minutes, lr, loss, and a column `psnr_<set>` for each validation set.
+
+    Args:
+        out: output folder of the training.
+        sets: names of the validation sets.
+        iteration: rows after it are removed: they belong to iterations that a resumed training repeats.
+        total: iterations of the whole training, for the time that remains.
+        tensorboard: also write event files to `out/tensorboard`.
+    """
+
+    def __init__(
+        self, out: Path, sets: list[str], iteration: int, total: int, tensorboard: bool, say: Callable[[str], None]
+    ):
+        self.path = out / "log.csv"
+        self.fields = (*FIELDS, *(f"psnr_{name}" for name in sets))
+        self.total = total
+        self.say = say
+        rows = []
+        if iteration and self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
+        temporary = self.path.with_suffix(".partial")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.fields, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, self.path)
+        self.writer = _summary_writer(out / "tensorboard", iteration) if tensorboard else None
+        self.start = (iteration, time.monotonic())
+
+    def progress(self, iteration: int, minutes: float, rate: float, loss: float, limit: float) -> None:
+        """One line of training; `limit` are the minutes the training may take, 0 for no limit."""
+        first, since = self.start
+        seconds = (time.monotonic() - since) / (iteration - first)
+        remaining = seconds * (self.total - iteration)
+        if limit:
+            remaining = min(remaining, (limit - minutes) * 60)
+        self.say(
+            f"{iteration:>{len(str(self.total))}}/{self.total}  loss {loss:.5f}  lr {rate:.2e}  "
+            f"{seconds:.2f} s/it  {duration(minutes * 60)} gone, {duration(remaining)} to go"
+        )
+        self._row(iteration, minutes, lr=rate, loss=loss)
+
+    def scores(self, iteration: int, minutes: float, scores: dict[str, float], samples: Path) -> None:
+        """One line of validation."""
+        if not scores:
+            return
+        text = "  ".join(f"{name} {psnr:.3f} dB" for name, psnr in scores.items())
+        self.say(f"{iteration:>{len(str(self.total))}}/{self.total}  {text}")
+        self._row(iteration, minutes, **{f"psnr_{name}": psnr for name, psnr in scores.items()})
+        if self.writer:
+            for name in scores:
+                for path in sorted((samples / name).glob("*.png"))[:4]:
+                    image = np.asarray(Image.open(path).convert("RGB"))
+                    self.writer.add_image(f"{name}/{path.stem}", image, iteration, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.writer:
+            self.writer.close()
+
+    def _row(self, iteration: int, minutes: float, **values: float) -> None:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.fields).writerow(
+                {"iteration": iteration, "minutes": f"{minutes:.3f}", **{k: f"{v:.6g}" for k, v in values.items()}}
+            )
+        if self.writer:
+            for key, value in values.items():
+                self.writer.add_scalar(key, value, iteration)
+
+
+def duration(seconds: float) -> str:
+    """`0:07`, `1:05:00`, `3 d 04:00:00`."""
+    minutes, second = divmod(int(max(seconds, 0)), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days} d {hour:02d}:{minute:02d}:{second:02d}"
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def _summary_writer(folder: Path, iteration: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ImportError(
+            "TensorBoard logs need the extra `train`: pip install atd-restoration[train], or tensorboard=false"
+        ) from None
+    return SummaryWriter(str(folder), purge_step=iteration + 1 if iteration else None)
