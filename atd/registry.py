@@ -65,8 +65,8 @@ class ModelInfo:
     task          "sr", "denoise" or "jpeg"
     scale         output side / input side (1 for restoration)
     in_channels   3 (RGB) or 1 (gray)
-    sigma         standard deviation of the noise a denoiser was trained for, in units of 1/255
-    quality       JPEG quality a JPEG network was trained for
+    sigma         standard deviation of the noise a denoiser was trained for, in units of 1/255; None: any
+    quality       JPEG quality a JPEG network was trained for; None: any
     config        constructor keywords of the class (treat as read-only)
     parameters    number of trainable values (index buffers not counted)
     sources       where the official weights are
@@ -163,6 +163,20 @@ _ATD_U = {
     "mlp_ratio": 2.66,
     "bias": False,
 }
+# A small ATD-U of this project's own, without published weights: about 1 M parameters.
+_ATD_U_TINY = {
+    "embed_dim": 24,
+    "depths": [3, 3, 4],
+    "num_heads": [1, 2, 4],
+    "window_size": [8, 8, 8],
+    "category_size": [64] * 3,
+    "num_tokens": [64] * 3,
+    "reducted_dim": [6, 8, 12],
+    "dim_ffn_td": [4, 6, 6],
+    "convffn_kernel_size": 5,
+    "mlp_ratio": 2,
+    "bias": False,
+}
 
 _SR_SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 
@@ -252,6 +266,17 @@ def _rows() -> Iterator[ModelInfo]:
                 sources=Sources(drive=DriveFile(folder=TPAMI_DRIVE_FOLDER, name=f"{file}.pth")),
                 paper=TPAMI_PAPER,
             )
+    # Blind: one network for noise of sigma 0 to 55, one for JPEG qualities 10 to 95.
+    for name, task in (("atd_u_tiny_color_dn", "denoise"), ("atd_u_tiny_color_jpeg", "jpeg")):
+        yield ModelInfo(
+            name=name,
+            architecture="ATDU",
+            task=task,
+            config={**_ATD_U_TINY, "in_chans": 3},
+            parameters=1_015_195,
+            licence=BUNDLED_LICENCE,
+            paper=TPAMI_PAPER,
+        )
 
 
 _TABLE: dict[str, ModelInfo] = {row.name: row for row in _rows()}
