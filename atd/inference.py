@@ -290,6 +290,7 @@ def strips(
         finished = join_rows(tail, strip, row.start, fade_in, fade_out, scale)
         top = fade_in.start if tail is not None else fade_in.stop
         tail, faded = strip[:, fade_out.scaled(scale).within(row.start * scale)].clone(), fade_out
+        strip = None
         yield Strip(top * scale, finished, Position(position.tile, position.origin, index))
         index += 1
 
@@ -302,13 +303,14 @@ def _plan(image: Source, position: Position, overlap: int, multiple: int) -> tup
 def _compute_strip(
     runner: TileRunner, image: Source, row: Span, columns: AxisPlan, batch_size: int, clock: _Clock
 ) -> Tensor:
-    results: list[Tensor] = []
-    for first in range(0, len(columns.tiles), batch_size):
-        spans = columns.tiles[first : first + batch_size]
-        batch = torch.stack([image.read(row.start, row.stop, span.start, span.stop) for span in spans])
-        results.extend(runner(batch))
-        clock.tick(len(spans))
-    return join_columns(results, columns, runner.scale)
+    def tiles() -> Iterator[Tensor]:
+        for first in range(0, len(columns.tiles), batch_size):
+            spans = columns.tiles[first : first + batch_size]
+            batch = torch.stack([image.read(row.start, row.stop, span.start, span.stop) for span in spans])
+            yield from runner(batch)
+            clock.tick(len(spans))
+
+    return join_columns(tiles(), columns, runner.scale)
 
 
 def _smaller_tile(rows: AxisPlan, columns: AxisPlan, multiple: int, device: torch.device) -> int:

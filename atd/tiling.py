@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -130,26 +131,36 @@ def crossfade(before: Tensor, after: Tensor, dim: int) -> Tensor:
     return before + half_sine(before.shape[dim]).to(before).reshape(shape) * (after - before)
 
 
-def join_columns(tiles: list[Tensor], columns: AxisPlan, scale: int) -> Tensor:
-    """Join the results of one row of tiles, each (c, h, tile width·scale), into one strip (c, h, image width·scale)."""
-    first = tiles[0]
-    left = columns.tiles[0].start
-    width = (columns.tiles[-1].stop - left) * scale
-    strip = first.new_empty((*first.shape[:-1], width))
+def join_columns(tiles: Iterable[Tensor], columns: AxisPlan, scale: int) -> Tensor:
+    """Join the results of one row of tiles into a strip, holding no more than two of them beside it.
+
+    Args:
+        tiles: (c, h, tile width·scale) each, from left to right.
+
+    Returns:
+        (c, h, image width·scale).
+    """
+    left = columns.tiles[0].start * scale
+    width = columns.tiles[-1].stop * scale - left
+    strip: Tensor | None = None
+    before: Tensor | None = None
     for index, tile in enumerate(tiles):
+        if strip is None:
+            strip = tile.new_empty((*tile.shape[:-1], width))
         origin = columns.tiles[index].start * scale
-        fade_in, fade_out = columns.seam_before(index), columns.seam_after(index)
-        own = Span(fade_in.stop, fade_out.start).scaled(scale)
-        strip[..., own.within(left * scale)] = tile[..., own.within(origin)]
-        if fade_in.size:
-            seam = fade_in.scaled(scale)
-            before = tiles[index - 1][..., seam.within(columns.tiles[index - 1].start * scale)]
-            strip[..., seam.within(left * scale)] = crossfade(before, tile[..., seam.within(origin)], dim=-1)
+        fade_in, fade_out = columns.seam_before(index).scaled(scale), columns.seam_after(index).scaled(scale)
+        own = Span(fade_in.stop, fade_out.start)
+        strip[..., own.within(left)] = tile[..., own.within(origin)]
+        if before is not None:
+            strip[..., fade_in.within(left)] = crossfade(before, tile[..., fade_in.within(origin)], dim=-1)
+        before = tile[..., fade_out.within(origin)].clone()
+    if strip is None:
+        raise ValueError("no tiles to join")
     return strip
 
 
 def join_rows(tail: Tensor | None, strip: Tensor, start: int, fade_in: Span, fade_out: Span, scale: int) -> Tensor:
-    """The finished rows that `strip` adds to the image: its faded-in rows, then its own.
+    """The finished rows that `strip` adds to the image: those it is faded in over, changed in place, and its own.
 
     Args:
         tail: rows `fade_in` of the strip before, (c, rows·scale, width); None at the top of the image.
@@ -157,11 +168,13 @@ def join_rows(tail: Tensor | None, strip: Tensor, start: int, fade_in: Span, fad
         fade_in: the range shared with the strip before. fade_out: the range shared with the strip after.
 
     Returns:
-        Rows ``fade_in.start·scale`` … ``fade_out.start·scale`` of the result.
+        Rows ``fade_in.start·scale`` … ``fade_out.start·scale`` of the result, a view of `strip`; without `tail` they
+        begin at ``fade_in.stop·scale``.
     """
     origin = start * scale
-    own = strip[..., Span(fade_in.stop, fade_out.start).scaled(scale).within(origin), :]
-    if tail is None or not fade_in.size:
-        return own
-    head = strip[..., fade_in.scaled(scale).within(origin), :]
-    return torch.cat((crossfade(tail[..., : head.shape[-2], :], head, dim=-2), own), dim=-2)
+    first = fade_in.stop
+    if tail is not None:
+        head = strip[..., fade_in.scaled(scale).within(origin), :]
+        head.copy_(crossfade(tail[..., : head.shape[-2], :], head, dim=-2))
+        first = fade_in.start
+    return strip[..., Span(first, fade_out.start).scaled(scale).within(origin), :]

@@ -20,7 +20,7 @@ def run_tiled(image, operation, tile, overlap, multiple=1, scale=1):
         strip = join_columns(tiles, plan.columns, scale)
         fade_in, fade_out = plan.rows.seam_before(index), plan.rows.seam_after(index)
         rows.append(join_rows(tail, strip, row.start, fade_in, fade_out, scale))
-        tail = strip[:, fade_out.scaled(scale).within(row.start * scale)]
+        tail = strip[:, fade_out.scaled(scale).within(row.start * scale)].clone()
     return torch.cat(rows, dim=1)
 
 
