@@ -205,6 +205,8 @@ def _official(info: ModelInfo, revision: str | None, local_files_only: bool) -> 
 
 
 def _not_here(info: ModelInfo, no_requests: bool) -> str:
+    if info.sources == registry.Sources():
+        return f"There are no official weights of {info.name}: it is this project's own."
     offline = " and requests are switched off" if no_requests else ""
     return f"The official weights of {info.name} are not in the cache {hub.home()}{offline}."
 

@@ -1,5 +1,6 @@
 """Files of every make: loaded, refused, converted and saved."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from small_networks import FAMILIES, output, same_weights, small
 
 import atd
-from atd import checkpoints, serialization
+from atd import checkpoints, registry, serialization
 from atd.checkpoints import LoadError
 
 
@@ -329,6 +330,14 @@ def test_a_fresh_machine_is_told_every_way_in_order(cache, monkeypatch):
     assert positions == sorted(positions)
     assert "https://drive.google.com/drive/folders/1nz0I798GM8HkPYVZCLe8i9LAK31mpYQs" in message
     assert len(message.splitlines()) == 1 + len(ways)
+
+
+def test_a_network_without_official_weights_says_so(cache, monkeypatch):
+    row = dataclasses.replace(registry.get("atd_light_sr_x2"), name="own", sources=registry.Sources())
+    monkeypatch.setitem(registry._TABLE, "own", row)
+    with pytest.raises(LoadError, match="no official weights of own") as caught:
+        atd.load("own")
+    assert "drive" not in str(caught.value).lower()
 
 
 def test_a_converted_file_is_loaded_by_name(light_x2, cache):

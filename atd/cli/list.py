@@ -36,9 +36,7 @@ def run(args: argparse.Namespace) -> int:
             weights.append("to fetch")
         channels = {1: "gray", 3: "RGB"}.get(info.in_channels, str(info.in_channels))
         size = f"{info.parameters / 1e6:.3f} M"
-        rows.append(
-            (info.name, info.architecture, _task(info), channels, size, " + ".join(weights), info.licence)
-        )
+        rows.append((info.name, info.architecture, _task(info), channels, size, " + ".join(weights) or "none", info.licence))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -53,4 +51,6 @@ def run(args: argparse.Namespace) -> int:
 def _task(info: ModelInfo) -> str:
     if info.task == "sr":
         return f"super-resolution ×{info.scale}"
-    return f"denoising σ {info.sigma}" if info.task == "denoise" else f"JPEG quality {info.quality}"
+    if info.task == "denoise":
+        return f"denoising σ {info.sigma}" if info.sigma else "denoising, any σ"
+    return f"JPEG quality {info.quality}" if info.quality else "JPEG, any quality"
