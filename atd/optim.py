@@ -42,7 +42,7 @@ def muon(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return Muon(
         [
             {"params": hidden, "use_muon": True},
-            {"params": rest, "use_muon": False, "lr": recipe.adam_lr, "eps": 1e-10},
+            {"params": rest, "use_muon": False, "lr": recipe.adam_lr, "eps": 1e-10, "nesterov": False},
         ],
         lr=recipe.lr,
         weight_decay=recipe.weight_decay,

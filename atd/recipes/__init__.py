@@ -78,8 +78,6 @@ class Recipe:
                 f"recipe {self.id}: patch, batch and iterations need one entry per stage, "
                 f"got {len(self.patch)}, {len(self.batch)} and {len(self.iterations)}"
             )
-        if len(self.micro_batch) not in (1, len(self.batch)):
-            raise ValueError(f"recipe {self.id}: micro_batch needs one entry, or one per stage, got {self.micro_batch}")
         for key in ("patch", "batch", "iterations"):
             if min(getattr(self, key)) < 1:
                 raise ValueError(f"recipe {self.id}: {key} must be positive, got {list(getattr(self, key))}")
