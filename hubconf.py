@@ -10,7 +10,7 @@ import atd as _atd
 from atd import registry as _registry
 from atd.models import RestorationModel as _RestorationModel
 
-dependencies = ["einops", "huggingface_hub", "numpy", "safetensors", "torch"]
+dependencies = ["PIL", "einops", "huggingface_hub", "numpy", "safetensors", "torch"]
 
 
 def _entry(name: str) -> _Callable[..., _RestorationModel]:

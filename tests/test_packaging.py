@@ -73,7 +73,8 @@ def test_torch_hub_sees_one_entry_for_each_name():
     entries = {name for name in dir(hubconf) if callable(getattr(hubconf, name)) and not name.startswith("_")}
     assert entries == set(atd.list_models())
     assert "TPAMI" in getattr(hubconf, NAME).__doc__
-    assert set(hubconf.dependencies) <= {"torch", "safetensors", "huggingface_hub", "einops", "numpy", "pillow", "timm"}
+    for module in hubconf.dependencies:  # torch.hub looks for them by the names under which they are imported
+        importlib.import_module(module)
 
 
 def test_torch_hub_loads_by_name(cache, tmp_path):

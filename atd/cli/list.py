@@ -29,14 +29,15 @@ def run(args: argparse.Namespace) -> int:
     rows = [("name", "class", "task", "channels", "parameters", "weights", "licence")]
     infos = [registry.get(name) for name in names]
     for info in infos:
-        weights = ["bundled"] if info.bundled else []
+        places = ["bundled"] if info.bundled else []
         if hub.is_cached(info):
-            weights.append("cached")
+            places.append("cached")
         elif info.sources.drive or info.sources.hub:
-            weights.append("to fetch")
+            places.append("to fetch")
+        weights = " + ".join(places) or "none"
         channels = {1: "gray", 3: "RGB"}.get(info.in_channels, str(info.in_channels))
         size = f"{info.parameters / 1e6:.3f} M"
-        rows.append((info.name, info.architecture, _task(info), channels, size, " + ".join(weights) or "none", info.licence))
+        rows.append((info.name, info.architecture, _task(info), channels, size, weights, info.licence))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
