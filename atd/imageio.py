@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePl
 
 from atd import tiff
 from atd.picture import Header, ImageError, Metadata, Picture, SaveOptions, check_unit_range
-from atd.vips import probe_vips, read_vips, write_vips
+from atd.vips import metadata_of_vips, open_vips, probe_vips, read_vips, write_vips
 
 SUFFIXES = {
     ".png": "PNG",
@@ -86,6 +86,17 @@ def probe(path: str | os.PathLike[str], *, eight_bit: bool = False) -> Header:
             if turned and image.format != "TIFF":
                 width, height = height, width
             return Header((height, width, channels), np.dtype(dtype))
+
+
+def read_metadata(path: str | os.PathLike[str]) -> Metadata:
+    """Profile, EXIF, XMP and resolution of a file, without its pixels."""
+    path = Path(path)
+    with _as_image_errors(path):
+        image = _open(path)
+        if image is None:
+            return metadata_of_vips(open_vips(path))
+        with image:
+            return _metadata(image)
 
 
 def from_pil(image: Image.Image) -> Picture:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from atd import memory
+from atd import memory, streaming
 from atd.imageio import check_writable, from_pil, probe, read_image, to_pil, write_image
 from atd.inference import Source, Tile, check_device, scale_of, strips
 from atd.picture import Picture, SaveOptions
 from atd.progress import Callback, tile_callback
 from atd.resampling import lanczos
+from atd.settings import Settings, output_size, passes, ram_needed
 
 
 def restore(
@@ -96,6 +97,8 @@ def restore_file(
     progress: bool | Callback = False,
     save: SaveOptions | None = None,
     eight_bit: bool = False,
+    stream: bool | None = None,
+    resume: bool = False,
 ) -> Path:
     """Restore the image file `src` into `dst`, whose ending names the format.
 
@@ -105,6 +108,11 @@ def restore_file(
     Args:
         save: quality and subsampling of lossy formats.
         eight_bit: read 16-bit colour as 8-bit, with a warning, where libvips (extra `io`) is not installed.
+        stream: read, restore and write in strips instead of holding the image, with extra `io` and for PNG and TIFF;
+            None does so when the result would take more than a quarter of the free RAM. Until it is complete, the
+            result is ``<dst>.part``.
+        resume: go on with the ``.part`` of a streaming run that was interrupted; a ValueError when it was made from
+            another input, other weights or other settings.
 
     Returns:
         `dst` as a Path.
@@ -114,11 +122,17 @@ def restore_file(
     """
     target = Path(dst)
     network = load_network(model, weights, device)
-    check_file(src, target, scale_of(network), outscale, eight_bit=eight_bit)
-    picture = read_image(src, eight_bit=eight_bit)
+    scale = scale_of(network)
+    if stream is None:
+        unfinished = resume and streaming.part_of(target).exists()
+        stream = unfinished or streaming.should_stream(Path(src), target, scale, outscale, eight_bit=eight_bit)
     with tile_callback(progress) as callback:
         settings = Settings(tile, overlap, batch_size, outscale, self_ensemble, dtype, callback)
-        restored = restore_picture(network, picture, settings)
+        if stream:
+            streaming.stream_file(network, Path(src), target, settings, resume=resume, eight_bit=eight_bit)
+            return target
+        check_file(src, target, scale, outscale, eight_bit=eight_bit)
+        restored = restore_picture(network, read_image(src, eight_bit=eight_bit), settings)
     write_image(target, restored, save)
     return target
 
@@ -175,19 +189,6 @@ def restore_tensor(
     return result
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The arguments of `restore` that concern the computation."""
-
-    tile: Tile = "auto"
-    overlap: int = 32
-    batch_size: int = 1
-    outscale: float | None = None
-    self_ensemble: bool = False
-    dtype: torch.dtype | None = None
-    callback: Callback | None = None
-
-
 def load_network(
     model: nn.Module | str | Path,
     weights: str | Path = "official",
@@ -223,27 +224,9 @@ def check_file(
 
 
 def _require_ram(shape: tuple[int, ...], scale: int, outscale: float | None) -> None:
-    height, width, channels = shape
-    largest = max(scale ** passes(scale, outscale), outscale or 0)
-    # The float32 result, its rounded copy, what the tiler holds in between, and the input.
-    needed = int(height * width * channels * 4 * (largest**2 * 2.5 + 2))
-    memory.require_ram(needed, f"restoring {width}x{height} pixels to {largest:g} times the size")
-
-
-def output_size(height: int, width: int, scale: int, outscale: float | None) -> tuple[int, int]:
-    """Height and width of the result."""
-    factor = scale if outscale is None else outscale
-    if not 0 < factor < float("inf"):
-        raise ValueError(f"expected outscale > 0, got {outscale}")
-    return max(round(height * factor), 1), max(round(width * factor), 1)
-
-
-def passes(scale: int, outscale: float | None) -> int:
-    """How often the network is applied: until its scales multiply to `outscale`, and at least once."""
-    count = 1
-    while outscale is not None and scale > 1 and scale**count < outscale:
-        count += 1
-    return count
+    height, width, _ = shape
+    what = f"restoring {width}x{height} pixels to {outscale or scale:g} times the size"
+    memory.require_ram(ram_needed(shape, scale, outscale), what)
 
 
 def restore_picture(network: nn.Module, picture: Picture, settings: Settings) -> Picture:

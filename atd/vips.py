@@ -10,6 +10,9 @@ import numpy as np
 from atd.picture import Header, ImageError, Metadata, Picture, check_unit_range
 
 DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
+CLASSIC_TIFF_BYTES = 3_900_000_000
+"""Samples beyond which a TIFF is written as BigTIFF; offsets of the classic one end at 4 GiB."""
+
 
 def import_vips(purpose: str) -> Any:
     """The module pyvips, or a sentence that names the extra."""
@@ -22,7 +25,7 @@ def import_vips(purpose: str) -> Any:
 
 def open_vips(path: Path, access: str = "sequential") -> Any:
     """An upright pyvips image of a single page, 1 to 4 channels, and uchar, ushort or float samples."""
-    pyvips = import_vips(f"{path}: more than 8 bits per colour sample")
+    pyvips = import_vips(f"{path}: reading it")
     image = pyvips.Image.new_from_file(str(path), fail_on="truncated", access=access)
     pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
     if pages > 1:
@@ -90,5 +93,5 @@ def save_vips(image: Any, path: Path, name: str) -> None:
         image.pngsave(str(path), keep="all")
     else:
         size = image.width * image.height * image.bands * np.dtype(DTYPES[image.format]).itemsize
-        big = size > 3_900_000_000
+        big = size > CLASSIC_TIFF_BYTES
         image.tiffsave(str(path), compression="deflate", predictor="horizontal", bigtiff=big, keep="all")

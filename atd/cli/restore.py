@@ -42,6 +42,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="format of the results in a folder (same as the input unless given)",
     )
     files.add_argument("--overwrite", action="store_true", help="replace existing results")
+    files.add_argument(
+        "--stream",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="restore large images in strips, with extra io (auto: when the result takes a quarter of the free RAM)",
+    )
+    files.add_argument("--resume", action="store_true", help="go on with streamed results that were interrupted")
     files.add_argument("--recursive", action="store_true", help="also take folders below, and mirror the tree")
     files.add_argument("--include", nargs="+", default=[], metavar="PATTERN", help="only these files of a folder")
     files.add_argument("--exclude", nargs="+", default=[], metavar="PATTERN", help="not these files of a folder")
@@ -97,11 +104,13 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from atd.batch import plan_jobs, run_jobs
-    from atd.imageio import read_image, write_image
+    from atd.imageio import probe, read_image, write_image
     from atd.inference import scale_of
     from atd.picture import SaveOptions
     from atd.progress import tile_callback
-    from atd.restoration import Settings, check_file, restore_picture
+    from atd.restoration import check_file, restore_picture
+    from atd.settings import Settings
+    from atd.streaming import part_of, should_stream, stream_file
 
     networks = Networks(args)
     save = SaveOptions(quality=args.save_quality, subsampling=args.subsampling)
@@ -119,19 +128,37 @@ def run(args: argparse.Namespace) -> int:
     scale = scale_of(networks.get())
     dtype = getattr(torch, args.dtype) if args.dtype else None
 
-    def decode(job: Job) -> Picture:
+    def decode(job: Job) -> Picture | None:
+        """The picture; None for a file that is streamed."""
+        unfinished = part_of(job.target).exists()
+        if unfinished and not args.resume and not args.overwrite:
+            raise ValueError(
+                f"{part_of(job.target)} is an unfinished result: --resume goes on with it, --overwrite begins anew"
+            )
+        large = should_stream(job.source, job.target, scale, args.outscale, eight_bit=args.eight_bit)
+        if args.stream == "on" or (args.stream == "auto" and (unfinished or large)):
+            return None
         check_file(job.source, job.target, scale, args.outscale, eight_bit=args.eight_bit)
         return read_image(job.source, eight_bit=args.eight_bit)
 
-    def restore(job: Job, picture: Picture) -> Picture:
-        network = networks.get(gray=picture.pixels.shape[2] <= 2)
+    def restore(job: Job, picture: Picture | None) -> Picture | None:
+        shape = picture.pixels.shape if picture else probe(job.source, eight_bit=args.eight_bit).shape
+        network = networks.get(gray=shape[2] <= 2)
         with tile_callback(not args.quiet, job.source.name) as callback:
             settings = Settings(
                 args.tile, args.overlap, args.batch_size, args.outscale, args.self_ensemble, dtype, callback
             )
+            if picture is None:
+                job.target.parent.mkdir(parents=True, exist_ok=True)
+                stream_file(
+                    network, job.source, job.target, settings, resume=args.resume, eight_bit=args.eight_bit
+                )
+                return None
             return restore_picture(network, picture, settings)
 
-    def encode(job: Job, picture: Picture) -> None:
+    def encode(job: Job, picture: Picture | None) -> None:
+        if picture is None:
+            return
         job.target.parent.mkdir(parents=True, exist_ok=True)
         write_image(job.target, picture, save)
 
