@@ -115,7 +115,7 @@ def resolve(tensor: torch.Tensor) -> str:
 
 
 def pick(tensor: torch.Tensor, *, reference: Callable, fast: Callable, triton: Callable[[], Callable]) -> Callable:
-    """The implementation of one op for ``tensor``; ``triton`` is called, and triton imported, only when it is chosen."""
+    """The implementation of an op for ``tensor``; ``triton`` is called, and triton imported, only when chosen."""
     name = resolve(tensor)
     if name == "triton":
         return triton()

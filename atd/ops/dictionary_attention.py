@@ -13,8 +13,10 @@ from torch import Tensor
 from atd.ops.backend import pick
 from atd.ops.precision import exact_matmul, wide_dtype
 
-# Scores of this many bytes stay in a CPU's last-level cache and never weigh on a card's memory.
-_CHUNK_BYTES = 8 << 20
+# Attention maps are formed in slices of this size: on a CPU they stay in a core's own cache, on a card they are large
+# enough to fill it and small beside the features.
+_CPU_CHUNK_BYTES = 1 << 20
+_CARD_CHUNK_BYTES = 64 << 20
 
 
 def dictionary_attention(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,14 +57,16 @@ def _reference(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -
     return attention.to(value.dtype) @ value, torch.argmax(logits, dim=-1)
 
 
+def slice_length(query: Tensor, entries: int) -> int:
+    """Tokens per slice, so that a (b, slice, M) map keeps to the chunk size of the device."""
+    budget = _CPU_CHUNK_BYTES if query.device.type == "cpu" else _CARD_CHUNK_BYTES
+    return max(64, budget // (query.shape[0] * entries * wide_dtype(query).itemsize))
+
+
 def _chunked(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
     """The reference over slices of tokens, so that the (n, M) map never exists as a whole."""
-    batch, tokens, _ = query.shape
-    entries = key.shape[1]
-    if torch.compiler.is_compiling():  # a graph must not depend on the number of slices
-        return _slice(query, key, value, logit_scale)
-    step = max(1, _CHUNK_BYTES // (batch * entries * wide_dtype(query).itemsize))
-    if tokens <= step:
+    step = slice_length(query, key.shape[1])
+    if torch.compiler.is_compiling() or query.shape[1] <= step:  # a graph must not depend on the number of slices
         return _slice(query, key, value, logit_scale)
     slices = [_slice(part, key, value, logit_scale) for part in query.split(step, dim=1)]
     return torch.cat([output for output, _ in slices], dim=1), torch.cat([category for _, category in slices], dim=1)

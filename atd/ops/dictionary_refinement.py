@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from atd.ops.backend import pick
-from atd.ops.dictionary_attention import _CHUNK_BYTES, cosine_logits
+from atd.ops.dictionary_attention import cosine_logits, slice_length
 from atd.ops.precision import exact_matmul, wide_dtype
 
 _NORM_EPS = 1e-5  # InstanceNorm1d's default, as published
@@ -28,8 +28,8 @@ def dictionary_refinement(
 ) -> Tensor:
     """The refined dictionary ``s·dictionary + (1 − s)·P·tokens`` with ``s = sigmoid(sigma)``.
 
-    ``A = softmax(logits)`` over the M entries as in :func:`dictionary_attention`; ``P`` is the softmax over the n tokens
-    of A's columns after instance normalisation (biased variance over n, eps 1e-5). Column statistics are kept in
+    ``A = softmax(logits)`` over the M entries as in :func:`dictionary_attention`; ``P`` is the softmax over the n
+    tokens of A's columns after instance normalisation (biased variance over n, eps 1e-5). Column statistics are kept in
     float32 or better: the result is sensitive to them.
 
     Args:
@@ -67,7 +67,7 @@ def _streamed(query, key, logit_scale, tokens, dictionary, norm_weight, norm_bia
     batch, count, _ = query.shape
     entries = key.shape[1]
     wide = wide_dtype(query)
-    step = max(1, _CHUNK_BYTES // (batch * entries * wide.itemsize))
+    step = slice_length(query, entries)
     if count <= step or torch.compiler.is_compiling() or torch.is_grad_enabled():
         return _reference(query, key, logit_scale, tokens, dictionary, norm_weight, norm_bias, sigma)
 

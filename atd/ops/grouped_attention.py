@@ -100,7 +100,7 @@ class _GroupAttention(torch.autograd.Function):
         row_sums = (grad_output * output).view(count, size, heads, width).sum(-1).transpose(1, 2)[..., None]
         grad_bias = None
         if ctx.needs_input_grad[1]:
-            grad_bias = torch.zeros(bias.shape, dtype=torch.promote_types(bias.dtype, torch.float32), device=bias.device)
+            grad_bias = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
 
         for piece in _pieces(count, heads * size * size * rows.element_size(), rows.device):
             q, k, v = (part[piece].reshape(-1, size, width) for part in parts)
