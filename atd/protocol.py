@@ -129,7 +129,7 @@ class Protocol:
 
     def score(self, finished: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
         """PSNR in dB and SSIM."""
-        target = reference if finished.dtype == np.uint8 else reference / 255
+        target = reference if finished.dtype == np.uint8 else _to_unit(reference)
         if finished.shape != reference.shape:
             raise ValueError(f"the output has shape {finished.shape}, the reference {reference.shape}")
         rules = {"crop": self.crop, "channel": self.channel}

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from atd.candidates import Candidate
 from atd.evaluation import Evaluation, Score, SetResult, finite
+from atd.protocol import Protocol
 
 
 def as_dict(evaluation: Evaluation) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def markdown(evaluation: Evaluation) -> str:
     means = [result.mean for result in evaluation.sets.values()]
     header = ["model", *(f"{name} ({len(evaluation.sets[name].images)})" for name in names)]
     lines = [table([header, [evaluation.candidate.label, *(show(mean) for mean in means)]]), ""]
-    lines += [f"{conditions(evaluation)}", ""]
+    lines += [f"{conditions(evaluation.protocol)} {run_settings(evaluation.candidate)}".rstrip(), ""]
     lines += [f"- {note}" for note in notes(evaluation)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -101,25 +103,28 @@ def show(score: Score) -> str:
     return f"{psnr} / {score.ssim:.4f}"
 
 
-def conditions(evaluation: Evaluation) -> str:
-    """One sentence that states task, comparison and settings."""
-    protocol = evaluation.protocol
+def conditions(protocol: Protocol) -> str:
+    """One sentence that states what was measured and how."""
     what = {
         "sr": f"super-resolution ×{protocol.scale}",
-        "denoise": f"denoising, σ {protocol.sigma:g}" if protocol.sigma is not None else "",
+        "denoise": f"denoising σ {protocol.sigma}",
         "jpeg": f"JPEG artefact removal, quality {protocol.quality}",
     }[protocol.task]
     compared = {"y": "Y (BT.601, studio range)", "rgb": "RGB", "gray": "gray"}[protocol.channel]
     rounding = "output rounded to 8 bits" if protocol.rounds else "output clamped, not rounded"
     crop = f"{protocol.crop} px left out at each border" if protocol.crop else "no border left out"
-    text = f"PSNR in dB / SSIM, means over the images. Task: {what}; compared on {compared}, {rounding}, {crop}."
-    options = evaluation.candidate.options
-    if options:
-        tile = {"auto": "untiled where memory allows", None: "untiled"}.get(options["tile"], "")
-        tile = tile or f"tiles of {options['tile']} px, overlap {options['overlap']}"
-        ensemble = "self-ensemble of 8" if options["self_ensemble"] else "no self-ensemble"
-        text += f" Run: {tile}, {ensemble}, {options['dtype']}, {options['device']}, backend {options['backend']}."
-    return text
+    return f"PSNR in dB / SSIM, means over the images; {what}, compared on {compared}, {rounding}, {crop}."
+
+
+def run_settings(candidate: Candidate) -> str:
+    """One sentence that states tiling, self-ensemble, precision, device and backend; empty for a baseline."""
+    options = candidate.options
+    if not options:
+        return ""
+    tiling = {"auto": "untiled where memory allows", None: "untiled"}.get(options["tile"])
+    tiling = tiling or f"tiles of {options['tile']} px, overlap {options['overlap']}"
+    ensemble = "self-ensemble of 8" if options["self_ensemble"] else "no self-ensemble"
+    return f"Run: {tiling}, {ensemble}, {options['dtype']} on {options['device']}, backend {options['backend']}."
 
 
 def notes(evaluation: Evaluation) -> list[str]:

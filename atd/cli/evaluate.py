@@ -113,11 +113,11 @@ def run(args: argparse.Namespace) -> int:
     print(results.markdown(found), end="")
     if args.out is not None:
         results.write(found, args.out)
-        print(f"\nwritten to {args.out}", file=sys.stderr)
-    if args.report:
-        from atd import report
+        if args.report:
+            from atd import report
 
-        report.write(found, args.out)
+            report.write(found, args.out)
+        print(f"\nwritten to {args.out}", file=sys.stderr)
     return 0
 
 
