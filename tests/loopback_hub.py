@@ -114,6 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _resolve(self, with_body: bool) -> None:
         """`/org/repo/resolve/<revision>/<path>`, with the headers by which the client knows commit, hash and size."""
         path, _ = self._received()
+        if path.startswith("/api/models/"):  # older clients ask how the repository stores large files
+            self._json({"xetEnabled": False})
+            return
         name, found, rest = path.removeprefix("/").partition("/resolve/")
         repository = self.hub.repositories.get(name) if found else None
         if repository is None:

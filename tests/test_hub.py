@@ -170,8 +170,6 @@ def test_an_interrupted_download_leaves_no_file_behind(hub, model, how):
         process.kill()
     assert process.returncode != 0
     assert not list(hub_module.hub_cache().rglob("model.safetensors"))
-    if how == signal.SIGINT:
-        assert not list(hub_module.hub_cache().rglob("*.incomplete"))
     hub.pause_after = None
     hub.resume.set()
     with pytest.raises(LoadError, match="local_files_only"):
@@ -293,7 +291,7 @@ print(hub.home(), hub.hub_cache())
 
 
 def test_a_pushed_model_comes_back_from_the_hub(hub, model, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True, raising=False)
     url = model.push_to_hub(MODEL, token="hf_test")
     commit = hub.repositories[MODEL].refs["main"]
     assert url == f"{hub.url}/{MODEL}/commit/{commit}"
