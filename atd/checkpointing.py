@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 KEEP = 2
@@ -38,7 +39,7 @@ def save(folder: Path, iteration: int, checkpoint: Checkpoint) -> Path:
         checksums = {}
         for stem, tensors in checkpoint.tensors.items():
             path = partial / f"{stem}.safetensors"
-            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
+            _write({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
             checksums[path.name] = _checksum(path)
             _flush(path)
         state = partial / "state.json"
@@ -63,7 +64,7 @@ def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     for path in reversed(_all(folder)):
         try:
             return _load(path), problems
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             problems.append(f"checkpoint {path} is damaged and was passed over: {error}")
     return None, problems
 
@@ -80,6 +81,13 @@ def _load(path: Path) -> Checkpoint:
             raise ValueError(f"the checksum of {name} does not fit")
         tensors[name.removesuffix(".safetensors")] = load_file(path / name)
     return Checkpoint(tensors, state)
+
+
+def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # its own kind of error for a full disk
+        raise OSError(str(error)) from error
 
 
 def _checksum(path: Path) -> int:

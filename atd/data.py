@@ -204,7 +204,7 @@ def _turn(image: np.ndarray, symmetry: int) -> np.ndarray:
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(image).movedim(2, 0).float().div_(255)
+    return torch.from_numpy(np.array(image)).movedim(2, 0).float().div_(255)
 
 
 class _Batches:

@@ -10,7 +10,7 @@ import math
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -89,20 +89,30 @@ def _run(
     job: Callable[[Path], bool], images: list[Path], workers: int | None, progress: Callable[[int, int], None] | None
 ) -> Outcome:
     written, skipped, failures = 0, 0, []
+    for done, (path, result) in enumerate(_results(job, images, workers), 1):
+        try:
+            if result():
+                written += 1
+            else:
+                skipped += 1
+        except (OSError, ValueError) as error:
+            failures.append(f"{path}: {error}")
+        if progress:
+            progress(done, len(images))
+    return Outcome(written, skipped, sorted(failures))
+
+
+def _results(
+    job: Callable[[Path], bool], images: list[Path], workers: int | None
+) -> Iterator[tuple[Path, Callable[[], bool]]]:
+    """Each image with a call that gives, or raises, what `job` does with it; in the order in which they are done."""
+    if workers == 1:
+        yield from ((path, partial(job, path)) for path in images)
+        return
     # Not fork: a process that has used torch's threads cannot be forked safely.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(job, path): path for path in images}
-        for done, future in enumerate(as_completed(futures), 1):
-            try:
-                if future.result():
-                    written += 1
-                else:
-                    skipped += 1
-            except (OSError, ValueError) as error:
-                failures.append(f"{futures[future]}: {error}")
-            if progress:
-                progress(done, len(images))
-    return Outcome(written, skipped, sorted(failures))
+        yield from ((futures[future], future.result) for future in as_completed(futures))
 
 
 def _cut_pair(path: Path, out: Path, name: str, scales: list[int], lr: Path | None) -> bool:

@@ -90,7 +90,7 @@ def test_overrides():
     ],
 )
 def test_wrong_overrides_are_explained(override, message):
-    with pytest.raises(ValueError, match="recipe 201|override") as error:
+    with pytest.raises(ValueError, match=r"recipe 201|override") as error:
         recipes.get("201").override([override])
     assert message in str(error.value)
 
