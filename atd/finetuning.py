@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from atd import checkpoints, recipes
@@ -48,3 +49,42 @@ def locate(source: str, out: Path) -> str:
             f"finetune_from={recipes.get(source).model} (the published ones)"
         )
     return str(beside)
+
+
+@torch.no_grad()
+def start_as_bicubic(model: nn.Module) -> None:
+    """Change a fresh super-resolution network so that it begins near bicubic interpolation.
+
+    The network has no shortcut from its input to its output and spends the first thousand iterations learning to copy
+    the image. Here the first channels of the shallow features carry the image itself, the upsampler interpolates them
+    (the cubic kernel, a = −0.5, cut to its three inner taps), and the deep features enter small.
+
+    Raises:
+        ValueError: the model has another upsampler than ``pixelshuffledirect``, or a body that ends in ``3conv``.
+    """
+    if getattr(model, "upsampler", None) != "pixelshuffledirect" or not isinstance(model.conv_after_body, nn.Conv2d):
+        raise ValueError('bicubic_start is made for networks with upsampler "pixelshuffledirect" and "1conv"')
+    channels, scale = model.in_channels, model.scale
+    first, body, upsampler = model.conv_first, model.conv_after_body, model.upsample[0]
+    copied = torch.arange(channels)
+    first.weight[:channels] = 0
+    first.weight[copied, copied, 1, 1] = 1
+    first.bias[:channels] = 0
+    for part in (body.weight, body.bias):
+        part.mul_(0.1)
+    upsampler.weight.mul_(0.1)
+    upsampler.weight[:, :channels] = 0
+    upsampler.bias.zero_()
+    offset = (torch.arange(scale) + 0.5) / scale - 0.5
+    taps = _cubic(offset[:, None] - torch.tensor([-1.0, 0.0, 1.0]))
+    taps /= taps.sum(dim=1, keepdim=True)
+    kernels = torch.einsum("ya,xb->yxab", taps, taps).flatten(0, 1)  # (scale², 3, 3), in the order of PixelShuffle
+    for channel in range(channels):
+        upsampler.weight[channel * scale**2 : (channel + 1) * scale**2, channel] = kernels
+
+
+def _cubic(distance: torch.Tensor) -> torch.Tensor:
+    x = distance.abs()
+    inner = 1.5 * x**3 - 2.5 * x**2 + 1
+    outer = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return torch.where(x <= 1, inner, torch.where(x < 2, outer, 0.0))

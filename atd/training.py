@@ -66,6 +66,8 @@ def _train(
         model.load_state_dict(checkpoint.tensors["model"])
     elif recipe.finetune_from:
         finetuning.start_from(model, recipe.finetune_from, out, say)
+    if recipe.bicubic_start and not checkpoint:
+        finetuning.start_as_bicubic(model)
     model = model.to(device).train()
     plain = registry.create(recipe.model, **recipe.config).to(device).eval() if processes.main else None
 

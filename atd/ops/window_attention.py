@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor
 
 from atd.ops.backend import pick
-from atd.ops.geometry import MASK_VALUE, relative_position_index, shift_masks, window_order
+from atd.ops.geometry import PUBLISHED_MASK, relative_position_index, shift_masks, window_order
 from atd.ops.grouped_attention import attend_groups, gather_rows
 
 
@@ -80,7 +80,7 @@ def _reference_mask(height: int, width: int, window: int, shift: int, like: Tens
     regions = rearrange(
         3 * region_y[:, None] + region_x, "(y wy) (x wx) -> (y x) (wy wx)", wy=window, wx=window
     )
-    return (regions[:, None, :] != regions[:, :, None]).to(like.dtype) * MASK_VALUE
+    return (regions[:, None, :] != regions[:, :, None]).to(like.dtype) * PUBLISHED_MASK
 
 
 def _indexed(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:

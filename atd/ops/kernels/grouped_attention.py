@@ -13,12 +13,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from atd.ops.geometry import MASK_VALUE
+from atd.ops.geometry import FAST_MASK
 from atd.ops.kernels.launch import ceil_div, device_of, power_of_two
 
 MAX_HEAD = 128
 
-_MASK_VALUE = tl.constexpr(MASK_VALUE)
+_MASK_VALUE = tl.constexpr(FAST_MASK)
 
 
 @triton.jit
