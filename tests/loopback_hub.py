@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         """`/org/repo/resolve/<revision>/<path>`, with the headers by which the client knows commit, hash and size."""
         path, _ = self._received()
         if path.startswith("/api/models/"):  # older clients ask how the repository stores large files
-            self._json({"xetEnabled": False})
+            self._json({"id": path.split("/revision/")[0].removeprefix("/api/models/"), "xetEnabled": False})
             return
         name, found, rest = path.removeprefix("/").partition("/resolve/")
         repository = self.hub.repositories.get(name) if found else None
