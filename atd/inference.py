@@ -200,14 +200,10 @@ def choose_tile(model: nn.Module, height: int, width: int, tile: Tile, runner: T
     multiple = multiple_of(model)
     untiled = -(-max(height, width) // multiple) * multiple
     if tile == "auto":
+        # A tiled result is put together in RAM.
+        together = height * width * runner.scale**2 * 4 * (runner.takes or 3) if runner.device.type == "cpu" else 0
         fitting = memory.largest_tile(
-            model,
-            height,
-            width,
-            device=runner.device,
-            dtype=runner.dtype,
-            batch_size=batch_size,
-            multiple=multiple,
+            model, height, width, device=runner.device, batch_size=batch_size, reserve=together
         )
         if fitting is None:
             return untiled

@@ -9,8 +9,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-# Fallback for networks without a measured figure: peak bytes per input pixel beyond the weights.
-BYTES_PER_PIXEL = 24_000
+BYTES_PER_PIXEL = {
+    ("ATD", 216): 27_700,
+    ("ATD", 48): 5_200,
+    ("ATDCVPR", 210): 24_000,
+    ("ATDCVPR", 48): 5_700,
+    ("ATDU", 48): 5_900,
+}
+"""Peak bytes per input pixel beyond the weights, by architecture and embed_dim: measured by ``python -m
+benchmarks.memory`` in float32 on a CPU. Half precision and the GPU kernels take less."""
+# For a network that is none of ours, where nothing is known: twice the largest.
+UNKNOWN_BYTES_PER_PIXEL = 60_000
 # Part of the free memory that a plan may count on; the rest is for allocator slack and other programs.
 USABLE = 0.8
 
@@ -66,34 +75,43 @@ def require_ram(size: int, what: str) -> None:
         )
 
 
-def estimate(model: nn.Module, height: int, width: int, dtype: torch.dtype, batch_size: int = 1) -> int:
+def bytes_per_pixel(model: nn.Module) -> float:
+    """The measured figure for this width; else that of the nearest width of the same architecture, in proportion."""
+    config = getattr(model, "config", None) or {}
+    architecture, width = getattr(model, "architecture", None), config.get("embed_dim")
+    measured = {dim: figure for (name, dim), figure in BYTES_PER_PIXEL.items() if name == architecture}
+    if not measured or not isinstance(width, int):
+        return UNKNOWN_BYTES_PER_PIXEL
+    nearest = min(measured, key=lambda dim: abs(dim - width))
+    return measured[nearest] * width / nearest
+
+
+def estimate(model: nn.Module, height: int, width: int, batch_size: int = 1) -> int:
     """Peak bytes that one call on a (batch_size, c, height, width) tile takes beyond the weights."""
-    return batch_size * height * width * BYTES_PER_PIXEL
+    multiple = int(getattr(model, "size_multiple", 1) or 1)
+    padded = -(-height // multiple) * multiple * -(-width // multiple) * multiple
+    return int(batch_size * padded * bytes_per_pixel(model))
 
 
 def largest_tile(
-    model: nn.Module,
-    height: int,
-    width: int,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    batch_size: int = 1,
-    multiple: int = 1,
+    model: nn.Module, height: int, width: int, *, device: torch.device, batch_size: int = 1, reserve: int = 0
 ) -> int | None:
-    """The longest side of a tile that fits into free memory; None when the whole image fits, untiled."""
+    """The longest side of a tile that fits into free memory; None when the whole image fits, untiled.
+
+    Args:
+        reserve: bytes of `device` that will be needed for something else.
+    """
     free = free_bytes(device)
     if free is None:
         return None
-    budget = int(free * USABLE)
-
-    def fits(tile: int) -> bool:
-        return estimate(model, min(tile, height), min(tile, width), dtype, batch_size) <= budget
-
-    if estimate(model, height, width, dtype) <= budget:
+    budget = int(free * USABLE) - reserve
+    if estimate(model, height, width) <= budget:
         return None
+    multiple = int(getattr(model, "size_multiple", 1) or 1)
     low, high = 1, -(-max(height, width) // multiple)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle * multiple) else (low, middle - 1)
+        tile = middle * multiple
+        fits = estimate(model, min(tile, height), min(tile, width), batch_size) <= budget
+        low, high = (middle, high) if fits else (low, middle - 1)
     return low * multiple

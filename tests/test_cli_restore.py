@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -184,3 +187,47 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(network, tmp_path, monkeypatch,
     monkeypatch.setattr(atd.ATD, "forward", interrupted)
     assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", "--model", network) == 130
     assert not (tmp_path / "out").exists()
+
+
+def test_large_files_are_streamed_and_resumed(network, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("pyvips")
+    photo(tmp_path / "a.png", size=(60, 70))
+    arguments = ("-i", tmp_path / "a.png", "-o", tmp_path / "b.png", "--model", network, "--tile", 32, "--overlap", 8)
+    assert run(*arguments, "--stream", "off") == 0
+    expected = np.asarray(Image.open(tmp_path / "b.png"))
+    (tmp_path / "b.png").unlink()
+    forward, calls = atd.ATD.forward, []
+
+    def interrupted(self, x):
+        calls.append(x.shape)
+        if len(calls) > 7:
+            raise KeyboardInterrupt
+        return forward(self, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atd.ATD, "forward", interrupted)
+        assert run(*arguments, "--stream", "on") == 130
+    assert names(tmp_path) == ["a.png", "b.png.part", "b.png.part.json"]
+    assert run(*arguments) == 1
+    assert "--resume goes on with it" in capsys.readouterr().err
+    assert run(*arguments[:-1], 16, "--resume") == 1
+    assert "was made from other settings" in capsys.readouterr().err
+    assert run(*arguments, "--resume") == 0
+    assert names(tmp_path) == ["a.png", "b.png"]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), expected)
+
+
+def test_torchrun_shares_a_folder_between_processes(network, tmp_path):
+    """Two processes on gloo: every file restored by exactly one of them, one bad file reported, status 1."""
+    for index in range(5):
+        photo(tmp_path / "in" / f"{index}.png", seed=index)
+    (tmp_path / "in" / "bad.png").write_bytes(b"nothing")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["-m", "atd", "restore", "-i", "in", "-o", "out", "--model", str(network), "--device", "cpu"]
+    done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert names(tmp_path / "out") == [f"{index}_tiny.png" for index in range(5)]
+    written = [line for line in done.stdout.splitlines() if line.endswith("_tiny.png")]
+    assert sorted(written) == [f"out/{index}_tiny.png" for index in range(5)]
+    assert done.returncode == 1
+    assert done.stderr.count("bad.png is not an image") == 1
+    assert done.stderr.count("5 restored, 1 failed") == 1

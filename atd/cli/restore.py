@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from atd.batch import Job
     from atd.picture import Picture
+    from atd.sharding import Shard
 
 DEFAULT_MODEL = "atd_light_sr_x4"
 TASK_MODELS = {"classical": "atd_sr", "lightweight": "atd_light_sr"}
@@ -101,6 +102,13 @@ def parse_tile(text: str) -> int | str:
 
 
 def run(args: argparse.Namespace) -> int:
+    from atd.sharding import joined_shard
+
+    with joined_shard() as shard:
+        return restore_jobs(args, shard)
+
+
+def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     import torch
 
     from atd.batch import plan_jobs, run_jobs
@@ -112,16 +120,18 @@ def run(args: argparse.Namespace) -> int:
     from atd.settings import Settings
     from atd.streaming import part_of, should_stream, stream_file
 
-    networks = Networks(args)
+    networks = Networks(args, shard.device(args.device))
     save = SaveOptions(quality=args.save_quality, subsampling=args.subsampling)
-    jobs = plan_jobs(
-        args.input,
-        args.output,
-        label=networks.label,
-        format=args.format,
-        recursive=args.recursive,
-        include=args.include,
-        exclude=args.exclude,
+    jobs = shard.plan(
+        lambda: plan_jobs(
+            args.input,
+            args.output,
+            label=networks.label,
+            format=args.format,
+            recursive=args.recursive,
+            include=args.include,
+            exclude=args.exclude,
+        )
     )
     networks.announce()
     # The networks for colour and for gray, where there are two, have the same.
@@ -144,23 +154,20 @@ def run(args: argparse.Namespace) -> int:
     def restore(job: Job, picture: Picture | None) -> Picture | None:
         shape = picture.pixels.shape if picture else probe(job.source, eight_bit=args.eight_bit).shape
         network = networks.get(gray=shape[2] <= 2)
-        with tile_callback(not args.quiet, job.source.name) as callback:
+        with tile_callback(not args.quiet and shard.rank == 0, job.source.name) as callback:
             settings = Settings(
                 args.tile, args.overlap, args.batch_size, args.outscale, args.self_ensemble, dtype, callback
             )
             if picture is None:
                 job.target.parent.mkdir(parents=True, exist_ok=True)
-                stream_file(
-                    network, job.source, job.target, settings, resume=args.resume, eight_bit=args.eight_bit
-                )
+                stream_file(network, job.source, job.target, settings, resume=args.resume, eight_bit=args.eight_bit)
                 return None
             return restore_picture(network, picture, settings)
 
     def encode(job: Job, picture: Picture | None) -> None:
-        if picture is None:
-            return
-        job.target.parent.mkdir(parents=True, exist_ok=True)
-        write_image(job.target, picture, save)
+        if picture is not None:
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            write_image(job.target, picture, save)
 
     counts = {"restored": 0, "skipped": 0, "failed": 0}
     with warnings.catch_warnings():
@@ -172,26 +179,27 @@ def run(args: argparse.Namespace) -> int:
             counts[outcome.status] += 1
             if outcome.status == "failed":
                 named = str(outcome.job.source) in outcome.message
-                where = "" if named else f"{outcome.job.source}: "
-                print(f"atd: {where}{outcome.message}", file=sys.stderr)
+                print(f"atd: {'' if named else f'{outcome.job.source}: '}{outcome.message}", file=sys.stderr)
             elif outcome.status == "restored" and not args.quiet:
                 print(outcome.job.target)
-    summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    hint = " (existing results are kept; --overwrite replaces them)" if counts["skipped"] else ""
-    print(f"atd: {summary}{hint}", file=sys.stderr)
+    counts = shard.total(counts)
+    if shard.rank == 0:
+        summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        hint = " (existing results are kept; --overwrite replaces them)" if counts["skipped"] else ""
+        print(f"atd: {summary}{hint}", file=sys.stderr)
     return 1 if counts["failed"] else 0
 
 
 class Networks:
     """The networks that the arguments name, loaded when the first picture needs them."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, device: str | None) -> None:
         chosen = [flag for flag in ("model", "task", "denoise", "jpeg") if getattr(args, flag) is not None]
         if len(chosen) > 1:
             raise ValueError(f"--{chosen[0]} and --{chosen[1]} both pick a network: give one of them")
         if (args.task is None) != (args.scale is None):
             raise ValueError("--task and --scale pick a network together: give both, or --model")
-        self.device = args.device
+        self.device = device
         self.weights = args.weights or "official"
         self.defaulted = not chosen
         self.gray_name: str | None = None
