@@ -86,7 +86,7 @@ def default_sets(task: str, gray: bool) -> tuple[str, ...]:
     if task == "sr":
         return ("Set5", "Set14", "B100", "Urban100", "Manga109")
     if task == "jpeg":
-        return ("classic5", "LIVE1", "Urban100")
+        return ("classic5", "LIVE1", "Urban100") if gray else ("LIVE1", "Urban100")
     return ("Set12", "BSD68", "Urban100") if gray else ("CBSD68", "Kodak24", "McMaster", "Urban100")
 
 

@@ -92,7 +92,7 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no set 'set5' .* expected e\.g\. .*Set5/HR"):
         find_sets(tmp_path, ["set5"], "sr", scale=2)
     with pytest.raises(FileNotFoundError, match="none of the sets classic5, LIVE1, Urban100"):
-        find_sets(tmp_path, None, "jpeg")
+        find_sets(tmp_path, None, "jpeg", gray=True)
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         find_sets(tmp_path / "absent", None, "jpeg")
 

@@ -177,15 +177,41 @@ def test_restoration_networks(photos, task, level, channels):
         assert found[path.name].psnr == pytest.approx(psnr, abs=1e-4)
 
 
-def test_defaults_come_from_the_registry(tmp_path, photos):
-    """Task, channel and level of a named network; the sets of its task."""
+SR_SETS = {f"TestDataSR/HR/{name}/x{{scale}}": name for name in ("Set5", "Set14", "B100", "Urban100", "Manga109")}
+COLOUR_SETS = {f"ColorDN/{name}HQ": name for name in ("CBSD68", "Kodak24", "McMaster", "Urban100")}
+GRAY_SETS = {"GrayDN/Set12": "Set12", "GrayDN/BSD68": "BSD68", "ColorDN/Urban100HQ": "Urban100"}
+JPEG_SETS = {"CAR/classic5/Classic5_HQ": "classic5", "CAR/LIVE1/LIVE1_HQ": "LIVE1", "ColorDN/Urban100HQ": "Urban100"}
+AUTHORS_COMMANDS = {
+    **{f"atd_{kind}sr_x{s}": ("y", s, None, None, SR_SETS) for kind in ("", "light_") for s in (2, 3, 4)},
+    **{f"atd_u_color_dn{sigma}": ("rgb", 1, sigma, None, COLOUR_SETS) for sigma in (15, 25, 50)},
+    **{f"atd_u_gray_dn{sigma}": ("gray", 1, sigma, None, GRAY_SETS) for sigma in (15, 25, 50)},
+    **{f"atd_u_gray_jpeg{quality}": ("gray", 1, None, quality, JPEG_SETS) for quality in (10, 20, 30, 40)},
+}
+
+
+@pytest.mark.parametrize("name", AUTHORS_COMMANDS)
+def test_the_authors_test_commands_need_a_name_and_a_folder(name, tmp_path):
+    """Protocol and sets of all 16, from the registry row alone, in the authors' folders."""
+    channel, scale, sigma, quality, sets = AUTHORS_COMMANDS[name]
+    row = atd.registry.get(name)
+    upscale = {"upscale": scale} if scale > 1 else {}
+    model = small(row.architecture, in_chans=row.in_channels, **upscale)
+    model.task, model.name = row.task, name
+    for folder in sets:
+        path = tmp_path / "datasets" / folder.format(scale=scale) / "a.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 24)).save(path)
+    protocol, found, missing = evaluation.prepare(from_model(model, Settings()), tmp_path / "datasets")
+    crop = scale if row.task == "sr" else 0
+    assert protocol == Protocol(row.task, channel, scale, sigma, quality, crop, "edge")
+    assert [benchmark.name for benchmark in found] == list(sets.values())
+    assert not missing
+
+
+def test_the_level_of_the_registry_can_be_replaced(photos):
     model = small("ATDU", in_chans=1)
     model.task, model.name = "jpeg", "atd_u_gray_jpeg30"
-    candidate = from_model(model, Settings())
-    assert evaluation.prepare(candidate, photos)[0] == Protocol(task="jpeg", channel="gray", quality=30)
-    assert evaluation.prepare(candidate, photos, quality=10)[0].quality == 10
-    model.task, model.name = "denoise", "atd_u_gray_dn50"
-    assert evaluation.prepare(candidate, photos)[0] == Protocol(task="denoise", channel="gray", sigma=50)
+    assert evaluation.prepare(from_model(model, Settings()), photos, quality=10)[0].quality == 10
 
 
 def test_identical_images(photos, tmp_path):

@@ -104,6 +104,26 @@ def test_ssim_needs_its_window():
         metrics.ssim(small, small, crop=3)
 
 
+def test_lpips_is_the_packages(images, tmp_path, monkeypatch):
+    """With random backbone weights, because the trained ones are a download; the linear weights are in the package."""
+    lpips = pytest.importorskip("lpips")
+    torchvision = pytest.importorskip("torchvision")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    torch.manual_seed(0)
+    weights = tmp_path / "hub/checkpoints/squeezenet1_1-b8a52dc0.pth"
+    weights.parent.mkdir(parents=True)
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
+    a, b = (np.repeat(np.repeat(image, 3, 1), 3, 2) for image in images)  # the network needs more pixels
+    x, y = (torch.from_numpy(image).movedim(-1, 1).float() / 127.5 - 1 for image in (a, b))
+    with torch.no_grad():
+        expected = lpips.LPIPS(net="squeeze", verbose=False).eval()(x, y).flatten().tolist()
+    metrics._lpips_model.cache_clear()
+    assert metrics.lpips(a, b, net="squeeze") == pytest.approx(expected, rel=1e-4)
+    assert metrics.lpips(a[0], b[0], net="squeeze") == pytest.approx(expected[0], rel=1e-4)
+    assert metrics.lpips(a[0], a[0], net="squeeze") == 0
+    metrics._lpips_model.cache_clear()
+
+
 def test_lpips_without_its_package_names_the_extra(images, monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips", None)
     metrics._lpips_model.cache_clear()
