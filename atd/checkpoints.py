@@ -52,6 +52,7 @@ def load(
         LoadError: unknown name, weights not to be had, damaged, unsafe, or of another network; the message says what
             mends it.
     """
+    _check_placement(device, dtype)
     checkpoint, info = _find(name_or_path, weights, revision, local_files_only)
     return _build(checkpoint, info, overrides, device, dtype)
 
@@ -113,6 +114,16 @@ def push(
         save(model, folder)
         api.create_repo(repo_id, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message).commit_url)
+
+
+def _check_placement(device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+    """Fail before anything is fetched when the model could not go where it should."""
+    if dtype is not None and not dtype.is_floating_point:
+        raise LoadError(f"dtype is {dtype}; expected a floating one, such as torch.float32 or torch.bfloat16.")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA answers with an AssertionError
+        raise LoadError(f"The device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def _find(
@@ -254,8 +265,6 @@ def _build(
         raise LoadError(
             f"{checkpoint.path} asks for the architecture {architecture!r}; expected {', '.join(ARCHITECTURES)}."
         )
-    if dtype is not None and not dtype.is_floating_point:
-        raise LoadError(f"dtype is {dtype}; expected a floating one, such as torch.float32 or torch.bfloat16.")
     try:
         with torch.device("meta"):  # the file's tensors become the parameters: nothing is initialised in vain
             model = ARCHITECTURES[architecture](**config)
@@ -263,22 +272,29 @@ def _build(
         raise LoadError(f"{checkpoint.path} does not describe a valid {architecture}: {error}") from error
     _fill(model, checkpoint, info, dtype or torch.float32)
     if info:
-        _check_description(model, checkpoint, overrides)
+        _check_description(model, checkpoint, info, overrides)
     model.task = info.task if info else checkpoint.task or model.task
     model.name = _registered_name(info.name if info else checkpoint.name, model)
     return model.eval().to(device=device)
 
 
-def _check_description(model: "RestorationModel", checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> None:
+def _check_description(
+    model: "RestorationModel", checkpoint: Checkpoint, info: ModelInfo, overrides: Mapping[str, Any]
+) -> None:
     """A file that says what it holds must agree with the name in what the tensors' shapes cannot show."""
     if not checkpoint.described:
         return
+    if checkpoint.name not in (None, info.name):
+        raise LoadError(
+            f"{checkpoint.path} was saved as {checkpoint.name}, not as {info.name}; load the file by itself, "
+            f"atd.load({str(checkpoint.path)!r})."
+        )
     for key in {"category_size", "img_range"} - overrides.keys():
         own, named = checkpoint.config.get(key), model.config.get(key)
         if own is not None and own != named:
             raise LoadError(
-                f"{checkpoint.path} was saved with {key} {own}, and the named network has {named}; load the file by "
-                f"itself, atd.load({str(checkpoint.path)!r})."
+                f"{checkpoint.path} was saved with {key} {own}, and {info.name} has {named}; load the file by itself, "
+                f"atd.load({str(checkpoint.path)!r})."
             )
 
 

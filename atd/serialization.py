@@ -120,16 +120,16 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
     except (SafetensorError, OSError) as error:
         raise LoadError(f"{path} is truncated or damaged ({error}); get the file anew.") from error
     beside = path.with_name(CONFIG_FILE)
-    try:
-        if beside.is_file() and (description := _description(json.loads(beside.read_text(encoding="utf-8")))):
-            return tensors, description
-        return tensors, _description(json.loads(header.get("atd", "null")))
-    except ValueError as error:
-        raise LoadError(f"{beside} is not valid JSON ({error}).") from error
+    description = _description(beside.read_text(encoding="utf-8"), beside) if beside.is_file() else None
+    return tensors, description or _description(header.get("atd", "null"), path)
 
 
-def _description(value: Any) -> dict[str, Any] | None:
+def _description(text: str, path: Path) -> dict[str, Any] | None:
     """The four entries of our description; None for another program's config.json."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise LoadError(f"{path} is not valid JSON ({error}).") from error
     if not (isinstance(value, Mapping) and isinstance(value.get("architecture"), str)):
         return None
     if not isinstance(value.get("config"), Mapping):

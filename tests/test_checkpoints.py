@@ -193,6 +193,8 @@ def test_arguments_that_contradict_each_other_are_refused(light_x2, cache):
         ({"name_or_path": "atd_light_sr_x2", "weights": path, "embed_dims": 3}, "embed_dims"),
         ({"name_or_path": "org/net@main", "revision": "v1"}, "give one"),
         ({"name_or_path": path, "dtype": torch.int8}, "dtype"),
+        ({"name_or_path": path, "device": "gpu"}, "device 'gpu'"),
+        ({"name_or_path": "org/net", "device": "cuda:99"}, "device 'cuda:99'"),
     ]:
         with pytest.raises(LoadError, match=message):
             atd.load(**arguments)
@@ -261,6 +263,17 @@ def test_a_named_network_does_not_take_weights_made_with_other_settings(tmp_path
         atd.load("atd_light_sr_x2", weights=tmp_path)
     assert atd.load(tmp_path).name is None
     assert atd.load("atd_light_sr_x2", weights=tmp_path, category_size=64).config["category_size"] == 64
+
+
+def test_weights_for_one_noise_level_are_not_taken_for_another(tmp_path, monkeypatch):
+    # The networks of all noise levels have the same shapes: only the description tells them apart.
+    model = small("ATDU", in_chans=1)
+    model.name = "atd_u_gray_dn15"
+    folder = model.save_pretrained(tmp_path)
+    row = dataclasses.replace(registry.get("atd_u_gray_dn25"), config=model.config)
+    monkeypatch.setitem(registry._TABLE, row.name, row)
+    with pytest.raises(LoadError, match="saved as atd_u_gray_dn15, not as atd_u_gray_dn25"):
+        atd.load("atd_u_gray_dn25", weights=folder)
 
 
 def test_bundled_files_are_float16_without_index_buffers_and_load_as_float32(tmp_path):
