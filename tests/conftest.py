@@ -6,6 +6,29 @@ from pathlib import Path
 import pytest
 from loopback_hub import LoopbackHub
 
+# In CI a test may be skipped for these reasons only, so that no protocol test goes missing unseen.
+ALLOWED_SKIPS = ("needs a CUDA card", "ray is not installed")
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Name the skips that CI does not allow; `pytest_sessionfinish` has failed the run for them."""
+    for reason in _unexpected_skips(terminalreporter):
+        terminalreporter.write_line(f"skipped in CI without leave: {reason}", red=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.exitstatus == 0 and reporter and _unexpected_skips(reporter):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _unexpected_skips(reporter) -> list[str]:
+    if not os.environ.get("CI"):
+        return []
+    reasons = (report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", []))
+    return [reason for reason in reasons if not reason.startswith(ALLOWED_SKIPS)]
+
 
 @pytest.fixture(scope="session")
 def golden() -> Path:

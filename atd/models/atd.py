@@ -11,7 +11,8 @@ from atd.models.super_resolution import SuperResolutionModel
 
 
 class ATD(SuperResolutionModel):
-    """ATD and ATD-light (Zhang et al., "Transcending the Limit of Local Window", TPAMI 2026, arXiv 2603.02581).
+    """ATD and ATD-light (Zhang et al., "ATD: Improved Transformer with Adaptive Token Dictionary for Image
+    Restoration", IEEE TPAMI 2026, arXiv 2603.02581).
 
     The keywords are the authors'. The defaults are those of the published ATD ×4.
 
