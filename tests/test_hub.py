@@ -43,10 +43,6 @@ def official():
     return network, {f"{NAME}/{name}": content for name, content in files_of(network).items()}
 
 
-def kept_files(folder):
-    return [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".lock", ".TAG", "")]
-
-
 # Repositories by id
 
 
