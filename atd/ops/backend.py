@@ -8,7 +8,6 @@ pure-torch path, ``reference`` the papers' formulas as plainly as they can be wr
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.util
 import os
 from collections.abc import Callable
@@ -55,7 +54,6 @@ class use(contextlib.AbstractContextManager["use"]):
         _choice = self._previous
 
 
-@functools.lru_cache(maxsize=1)
 def _triton_version() -> tuple[int, int] | None:
     """Version of the installed triton, read without importing it; None where it is absent."""
     if importlib.util.find_spec("triton") is None:
@@ -69,12 +67,15 @@ def _triton_version() -> tuple[int, int] | None:
     return None
 
 
+_TRITON_VERSION = _triton_version()
+
+
 def can_use_triton(device: torch.device) -> tuple[bool, str]:
     """Whether the Triton kernels can run for tensors on ``device``, and the reason in a few words."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if device.type != "cuda" and not interpreted:
         return False, f"Triton kernels need a CUDA card; the tensors are on {device.type}"
-    version = _triton_version()
+    version = _TRITON_VERSION
     if version is None:
         return False, "triton is not installed"
     if version < _MIN_TRITON:
@@ -117,6 +118,6 @@ def resolve(tensor: torch.Tensor) -> str:
 def pick(tensor: torch.Tensor, *, reference: Callable, fast: Callable, triton: Callable[[], Callable]) -> Callable:
     """The implementation of an op for ``tensor``; ``triton`` is called, and triton imported, only when chosen."""
     name = resolve(tensor)
-    if name == "triton":
+    if name == "triton" and tensor.dtype != torch.float64:  # kernels add in float32
         return triton()
     return reference if name == "reference" else fast
