@@ -8,6 +8,9 @@ costs more than the two passes over ``y`` that it saves.
 Backward, ``y`` and the convolution are computed again; nothing but the inputs is kept.
 """
 
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false, reportIndexIssue=false
+# Inside @triton.jit Python's types mean something else.
+
 from typing import Any
 
 import torch
@@ -80,7 +83,7 @@ def _convolve(
         y = py + (tap_y - RADIUS)
         row_inside = (y >= 0) & (y < height)
         first = row + (tap_y - RADIUS) * width - RADIUS
-        for tap_x in tl.static_range(SIDE):
+        for tap_x in tl.static_range(SIDE):  # pyright: ignore[reportGeneralTypeIssues]
             x = px + (tap_x - RADIUS)
             inside = row_inside & (x >= 0) & (x < width)
             address = source + (first + tap_x)[:, None] * STRIDE + c
@@ -190,6 +193,10 @@ def _activated(hidden: Tensor, features: Tensor | None, category: Tensor | None)
     return y
 
 
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
 def _by_tap(weight: Tensor) -> Tensor:
     """(k², channels): channels lie together, as in the image."""
     return weight.reshape(weight.shape[0], -1).t().contiguous()
@@ -221,7 +228,7 @@ def _category_feedforward(
     features: Tensor | None,
     category: Tensor | None,
 ) -> Tensor:
-    hidden, features, category = (None if t is None else t.contiguous() for t in (hidden, features, category))
+    hidden, features, category = hidden.contiguous(), _contiguous(features), _contiguous(category)
     batch, tokens, _ = hidden.shape
     output = hidden.new_empty(batch, tokens, weight.shape[0])
     with device_of(hidden):
@@ -248,9 +255,8 @@ def _category_feedforward_backward(
     width: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of hidden, weight, bias and features; the last is empty where there are none."""
-    hidden, features, category, grad_output = (
-        None if t is None else t.contiguous() for t in (hidden, features, category, grad_output)
-    )
+    hidden, features, category = hidden.contiguous(), _contiguous(features), _contiguous(category)
+    grad_output = grad_output.contiguous()
     batch, tokens, width_hidden = hidden.shape
     channels, side, rows = weight.shape[0], weight.shape[-1], batch * tokens
     extra = channels - width_hidden

@@ -5,6 +5,9 @@ half inputs the tensor cores then multiply the values as given, exactly, and add
 exact as in float32 arithmetic and costs what half arithmetic costs.
 """
 
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false, reportIndexIssue=false
+# Inside @triton.jit Python's types mean something else.
+
 from typing import Any
 
 import torch
@@ -29,15 +32,15 @@ def _load_query(query, base, rows, valid, RANK: tl.constexpr, BLOCK_R: tl.conste
 
 
 @triton.jit
-def _load_key(
-    key, scale, base, columns, valid, RANK: tl.constexpr, PER_ENTRY: tl.constexpr, BLOCK_R: tl.constexpr
-):
+def _load_key(key, scale, base, columns, valid, RANK: tl.constexpr, PER_ENTRY: tl.constexpr, BLOCK_R: tl.constexpr):
     """Key columns (R, M), 1/‖column‖ (M,) and the entries' logit scales (M,)."""
     r = tl.arange(0, BLOCK_R)
-    k = tl.load(key + (base + columns)[None, :] * RANK + r[:, None], mask=valid[None, :] & (r[:, None] < RANK), other=0.0)
+    k = tl.load(
+        key + (base + columns)[None, :] * RANK + r[:, None], mask=valid[None, :] & (r[:, None] < RANK), other=0.0
+    )
     wide = k.to(tl.float32)
     inverse = 1.0 / tl.maximum(tl.sqrt(tl.sum(wide * wide, axis=0)), _EPS)
-    if PER_ENTRY:
+    if PER_ENTRY:  # noqa: SIM108 (a branch at compile time)
         factor = tl.load(scale + columns, mask=valid, other=0.0)
     else:
         factor = tl.load(scale) + tl.zeros_like(inverse)

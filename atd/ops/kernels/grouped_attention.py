@@ -6,6 +6,9 @@ written. The index is computed from the geometry of shifted windows, or read fro
 attention is recomputed from the saved log-sum-exp.
 """
 
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false, reportIndexIssue=false
+# Inside @triton.jit Python's types mean something else.
+
 from typing import Any, NamedTuple
 
 import torch
@@ -106,7 +109,9 @@ def _forward(
         v = _load(qkv, k_rows, k_valid, 2 * CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
         logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
         if WINDOW > 0:
-            logits += _bias(table, head, group, q_places[:, None], k_places[None, :], height, width, SIZE, WINDOW, SHIFT)
+            logits += _bias(
+                table, head, group, q_places[:, None], k_places[None, :], height, width, SIZE, WINDOW, SHIFT
+            )
         logits = tl.where(k_valid[None, :], logits, float("-inf"))
         peak = tl.maximum(highest, tl.max(logits, axis=1))
         weights = tl.exp(logits - peak[:, None])
@@ -154,7 +159,9 @@ def _query_backward(
         v = _load(qkv, k_rows, k_valid, 2 * CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
         logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
         if WINDOW > 0:
-            logits += _bias(table, head, group, q_places[:, None], k_places[None, :], height, width, SIZE, WINDOW, SHIFT)
+            logits += _bias(
+                table, head, group, q_places[:, None], k_places[None, :], height, width, SIZE, WINDOW, SHIFT
+            )
         weights = tl.where(k_valid[None, :], tl.exp(logits - lse[:, None]), 0.0)
         grad_logits = weights * (tl.dot(g, tl.trans(v), input_precision="ieee") - d[:, None])
         grad = tl.dot(grad_logits.to(k.dtype), k, grad, input_precision="ieee")
@@ -199,7 +206,9 @@ def _key_backward(
         d = tl.load(delta + base + q_places, mask=q_valid, other=0.0)
         logits = tl.dot(k, tl.trans(q), input_precision="ieee") * scale
         if WINDOW > 0:
-            logits += _bias(table, head, group, q_places[None, :], k_places[:, None], height, width, SIZE, WINDOW, SHIFT)
+            logits += _bias(
+                table, head, group, q_places[None, :], k_places[:, None], height, width, SIZE, WINDOW, SHIFT
+            )
         weights = tl.exp(logits - lse[None, :])
         of_value = tl.dot(weights.to(g.dtype), g, of_value, input_precision="ieee")
         grad_logits = weights * (tl.dot(v, tl.trans(g), input_precision="ieee") - d[None, :])
@@ -235,7 +244,7 @@ def _bias_backward(
     q_places = pid // HEADS % Q_BLOCKS * BLOCK_Q + tl.arange(0, BLOCK_Q)
     k_places = pid // (HEADS * Q_BLOCKS) % K_BLOCKS * BLOCK_K + tl.arange(0, BLOCK_K)
     grad = tl.zeros((BLOCK_Q, BLOCK_K), tl.float32)
-    for step in range(0, share):
+    for step in range(share):
         index = split * share + step
         batch, group = index // groups, index % groups
         live = tl.where(index < count, SIZE, 0)  # the last share may be a short one
