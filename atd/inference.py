@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from atd import memory
 from atd.colour import through_network
+from atd.models import RestorationModel
 from atd.progress import Callback, TileProgress
 from atd.tiling import AxisPlan, Span, discarded, join_columns, join_rows, plan_axis, tile_limit
 
@@ -148,8 +149,10 @@ class TileRunner:
         weights = dtype_of(model)
         autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype in HALF and weights == torch.float32)
         # no_grad rather than inference_mode: a network may cache index tensors that it later trains with.
+        # Our networks take float32 whatever their weights are, and keep the image itself in full precision.
+        image = batch if isinstance(model, RestorationModel) else batch.to(weights)
         with torch.no_grad(), autocast:
-            output = model(batch.to(weights))
+            output = model(image)
         if not isinstance(output, Tensor) or output.ndim != 4:
             raise ValueError(f"expected the network to return a (b, c, h, w) tensor, got {type(output).__name__}")
         expected = (batch.shape[-2] * self.scale, batch.shape[-1] * self.scale)
