@@ -110,6 +110,7 @@ def find_sets(
     if not data.is_dir():
         raise FileNotFoundError(f"{data} is not a folder: --data expects the folder that holds the test sets")
     if names is not None:
+        names = list(dict.fromkeys(canonical_name(name) for name in names))
         found = [_find_set(data, name, task, scale, border) for name in names]
         for name, candidate in zip(names, found, strict=True):
             if candidate is None:
@@ -136,11 +137,10 @@ def find_sets(
 
 def _expected(name: str, task: str) -> str:
     pattern = _SR_LAYOUTS[0][0] if task == "sr" else _CLEAN_LAYOUTS[task][0]
-    return pattern.format(set=canonical_name(name))
+    return pattern.format(set=name)
 
 
 def _find_set(data: Path, name: str, task: str, scale: int, border: str) -> BenchmarkSet | None:
-    name = canonical_name(name)
     # The authors' commands run beside a folder `datasets`; `data` may be that folder or the one around it.
     for root, spelling in itertools.product((data, data / "datasets"), _spellings(name)):
         fields = {"set": spelling, "scale": scale, "variant": _VARIANTS[border]}

@@ -115,7 +115,7 @@ def _lanczos(x: Tensor, scale: int) -> Tensor:
 
 def network(name_or_path: str, settings: Settings) -> Candidate:
     """The network that `atd.load` finds, ready to run under `settings`."""
-    from atd import checkpoints
+    from atd import checkpoints, registry
 
     if settings.dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {settings.dtype!r}")
@@ -124,7 +124,8 @@ def network(name_or_path: str, settings: Settings) -> Candidate:
     wide = dtype if dtype == torch.float64 else None
     model = checkpoints.load(name_or_path, weights=settings.weights, device=device, dtype=wide)
     candidate = from_model(model, settings, name=name_or_path)
-    candidate.weights = settings.weights
+    # A file, folder or repository is its own weights.
+    candidate.weights = settings.weights if name_or_path in registry.list_models() else None
     return candidate
 
 

@@ -13,6 +13,7 @@ from atd.benchmark_sets import BenchmarkSet, Pair
 from atd.candidates import Candidate, Settings
 from atd.evaluation import Score, check_scale, finite, output_path, save_image
 from atd.protocol import Protocol
+from atd.usage import Meter
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Comparison:
     b: Candidate
     protocol: Protocol
     sets: dict[str, SetComparison]
+    seconds_per_image: tuple[float, float]
+    """Of A and of B."""
 
 
 def parse(text: str, defaults: Settings) -> tuple[str, Settings]:
@@ -89,11 +92,15 @@ def compare(
     check_scale(a, protocol)
     check_scale(b, protocol)
     found = {benchmark.name: SetComparison(benchmark) for benchmark in sets}
+    meters = Meter(a), Meter(b)
     for benchmark in sets:
         for pair in benchmark.pairs:
             degraded, reference = protocol.load(pair)
             x = protocol.tensor(degraded)
-            outputs = a.run(x), b.run(x)
+            outputs = []
+            for candidate, meter in zip((a, b), meters, strict=True):
+                with meter:
+                    outputs.append(candidate.run(x))
             finished = [protocol.finish(output) for output in outputs]
             scores = [Score(*protocol.score(image, reference)) for image in finished]
             channel = "rgb" if len(x) == 3 else "gray"
@@ -108,14 +115,16 @@ def compare(
                     save_image(output_path(images / side, benchmark, pair), image)
             if progress is not None:
                 progress(benchmark, pair, entry)
-    return Comparison(a, b, protocol, found)
+    first, second = (meter.usage().seconds_per_image for meter in meters)
+    return Comparison(a, b, protocol, found, (first, second))
 
 
 def as_dict(comparison: Comparison) -> dict[str, Any]:
     """The content of comparison.json; differences are B less A."""
     protocol = comparison.protocol
     return {
-        **{side: _candidate(getattr(comparison, side)) for side in "ab"},
+        "a": _candidate(comparison.a, comparison.seconds_per_image[0]),
+        "b": _candidate(comparison.b, comparison.seconds_per_image[1]),
         "task": protocol.task,
         "scale": protocol.scale,
         "sigma": protocol.sigma,
@@ -141,16 +150,20 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 def markdown(comparison: Comparison) -> str:
     """What A and B are, the table of means, and the images that differ most."""
-    lines = [f"- {side.upper()}: {describe(getattr(comparison, side))}" for side in "ab"]
+    lines = [f"- {line}" for line in describe(comparison)]
     lines += ["", results.table(mean_rows(comparison)), "", results.conditions(comparison.protocol), ""]
     for name, found in comparison.sets.items():
         lines += [f"{name}, by difference:", "", results.table(image_rows(found)), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def describe(candidate: Candidate) -> str:
-    """The candidate and how it was run, in a line."""
-    return ", ".join((candidate.label, *(f"{key} {value}" for key, value in candidate.options.items())))
+def describe(comparison: Comparison) -> list[str]:
+    """A line for A and one for B: the candidate, how it was run, and its time."""
+    lines = []
+    for side, candidate, seconds in zip("AB", (comparison.a, comparison.b), comparison.seconds_per_image, strict=True):
+        options = (f"{key} {value}" for key, value in candidate.options.items())
+        lines.append(f"{side}: {', '.join((candidate.label, *options))}; {seconds:.3g} s an image")
+    return lines
 
 
 def mean_rows(comparison: Comparison) -> list[list[str]]:
@@ -182,8 +195,13 @@ def gain(a: Score, b: Score) -> str:
     return "0" if a.psnr == b.psnr else f"{b.psnr - a.psnr:+.4f}"
 
 
-def _candidate(candidate: Candidate) -> dict[str, Any]:
-    return {"model": candidate.name, "weights": candidate.weights, "options": candidate.options}
+def _candidate(candidate: Candidate, seconds: float) -> dict[str, Any]:
+    return {
+        "model": candidate.name,
+        "weights": candidate.weights,
+        "options": candidate.options,
+        "seconds_per_image": seconds,
+    }
 
 
 def _set(found: SetComparison) -> dict[str, Any]:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-import platform
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
-import torch
 from PIL import Image
 
 from atd import cost, registry
@@ -20,7 +16,8 @@ from atd.candidates import Candidate
 from atd.degrade import Border
 from atd.imageio import read_image
 from atd.metrics import Channel
-from atd.protocol import Protocol, Task, to_uint8
+from atd.protocol import Protocol, to_uint8
+from atd.usage import Meter, Usage
 
 
 class Score(NamedTuple):
@@ -41,26 +38,6 @@ class SetResult:
     def mean(self) -> Score:
         """Means over the images, which is what papers report."""
         return Score(*(sum(values) / len(self.images) for values in zip(*self.images.values(), strict=True)))
-
-
-@dataclass
-class Usage:
-    """What a run took.
-
-    network_seconds  inside the candidate, transfers to and from its device included
-    total_seconds    of the whole loop: reading, degrading, scoring and writing too
-    peak_memory      bytes: allocated on the CUDA device, or resident of the whole process; None where unknown
-    """
-
-    images: int = 0
-    network_seconds: float = 0.0
-    total_seconds: float = 0.0
-    peak_memory: int | None = None
-    machine: str = ""
-
-    @property
-    def network_share(self) -> float:
-        return self.network_seconds / self.total_seconds if self.total_seconds else 0.0
 
 
 @dataclass
@@ -98,7 +75,7 @@ def evaluate(
         progress: called after every image.
     """
     check_scale(candidate, protocol)
-    meter = _Meter(candidate)
+    meter = Meter(candidate)
     results = {benchmark.name: SetResult(benchmark) for benchmark in sets}
     for benchmark in sets:
         for pair in benchmark.pairs:
@@ -125,7 +102,6 @@ def prepare(
     data: Path,
     sets: list[str] | None = None,
     *,
-    task: str | None = None,
     sigma: float | None = None,
     quality: int | None = None,
     channel: Channel | None = None,
@@ -144,24 +120,23 @@ def prepare(
     model = candidate.model
     if sigma is not None and quality is not None:
         raise ValueError("give --sigma (denoising) or --quality (JPEG artefact removal), not both")
-    row = registry.get(model.name) if model is not None and model.name else None
+    row = registry.get(model.name) if model is not None and model.name in registry.list_models() else None
     own = model.task if model is not None and model.task != "restoration" else None
-    stated = task or ("denoise" if sigma is not None else "jpeg" if quality is not None else None)
+    stated = "denoise" if sigma is not None else "jpeg" if quality is not None else None
     if own and stated and own != stated:
         raise ValueError(f"{candidate.name} is a network for task {own!r} and cannot be measured on {stated!r}")
-    chosen = own or stated or ("sr" if candidate.scale > 1 else None)
-    if chosen is None:
+    task = own or stated or ("sr" if candidate.scale > 1 else None)
+    if task is None:
         raise ValueError(f"the task of {candidate.name} is not known: give --sigma (denoising) or --quality (JPEG)")
-    if chosen not in get_args(Task):
-        raise ValueError(f"task must be one of {', '.join(get_args(Task))}, got {chosen!r}")
     if row is not None:
-        sigma, quality = sigma or row.sigma, quality or row.quality
-    gray = channel == "gray" if channel else chosen == "jpeg" if model is None else model.in_channels == 1
-    found, missing = find_sets(data, sets, chosen, gray=gray, scale=candidate.scale, border=border)
-    if model is None and channel is None and chosen == "denoise":
+        sigma = row.sigma if sigma is None else sigma
+        quality = row.quality if quality is None else quality
+    gray = channel == "gray" if channel else task == "jpeg" if model is None else model.in_channels == 1
+    found, missing = find_sets(data, sets, task, gray=gray, scale=candidate.scale, border=border)
+    if model is None and channel is None and task == "denoise":
         gray = _all_gray(found)
     protocol = Protocol.published(
-        chosen,  # pyright: ignore[reportArgumentType]
+        task,  # pyright: ignore[reportArgumentType]
         gray=gray,
         scale=candidate.scale,
         sigma=sigma,
@@ -200,55 +175,6 @@ def save_image(path: Path, image: Any) -> None:
     """Write an 8-bit PNG; fast rather than small, because an evaluation should spend its time in the network."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(to_uint8(image)).save(path, compress_level=1)
-
-
-class _Meter:
-    """Time inside the `with` blocks, time since it was made, and peak memory."""
-
-    def __init__(self, candidate: Candidate) -> None:
-        model = candidate.model
-        self.device = next(model.parameters()).device if model is not None else torch.device("cpu")
-        self.found = Usage()
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        self.started = time.perf_counter()
-
-    def __enter__(self) -> None:
-        self.entered = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        # Outputs lie on the CPU when a candidate returns, so the device has finished.
-        self.found.network_seconds += time.perf_counter() - self.entered
-        self.found.images += 1
-
-    def usage(self) -> Usage:
-        self.found.total_seconds = time.perf_counter() - self.started
-        if self.device.type == "cuda":
-            self.found.peak_memory = torch.cuda.max_memory_allocated(self.device)
-            self.found.machine = torch.cuda.get_device_name(self.device)
-        else:
-            self.found.peak_memory = _peak_resident()
-            self.found.machine = f"{torch.get_num_threads()} threads of {_processor()}"
-        return self.found
-
-
-def _peak_resident() -> int | None:
-    """Largest resident size of this process so far, in bytes; None on systems that do not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes elsewhere
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def finite(value: float) -> float | None:

@@ -54,7 +54,7 @@ def write(evaluation: Evaluation, folder: Path) -> Path:
 def write_comparison(compared: Comparison, folder: Path) -> Path:
     """Write `folder`/report.html for a comparison whose outputs are saved in `folder`/images."""
     body = [
-        page.bullets([f"{side.upper()}: {comparison.describe(getattr(compared, side))}" for side in "ab"]),
+        page.bullets(comparison.describe(compared)),
         page.paragraph(results.conditions(compared.protocol)),
         page.table(comparison.mean_rows(compared)),
         page.paragraph(LEGEND),

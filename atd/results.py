@@ -51,6 +51,7 @@ def cost(evaluation: Evaluation) -> dict[str, Any]:
         "total_seconds": usage.total_seconds,
         "network_share": usage.network_share,
         "peak_memory_bytes": usage.peak_memory,
+        "memory_of": usage.memory_of,
         "tiled_images": evaluation.candidate.tiled,
         "machine": usage.machine,
     }
@@ -146,11 +147,13 @@ def notes(evaluation: Evaluation) -> list[str]:
             f"of {size[1]}x{size[0]} px."
         )
     usage = evaluation.usage
-    memory = f", peak memory {usage.peak_memory / 2**30:.2f} GiB" if usage.peak_memory else ""
+    memory = ""
+    if usage.peak_memory:
+        memory = f", peak memory of the {usage.memory_of} {usage.peak_memory / 2**30:.2f} GiB"
     if evaluation.candidate.model is not None:
         lines.append(
             f"{usage.images} images in {usage.total_seconds:.1f} s, {usage.network_share:.1%} of it in the network "
-            f"({usage.network_seconds / usage.images:.2f} s an image){memory}; {usage.machine}."
+            f"({usage.seconds_per_image:.2f} s an image){memory}; {usage.machine}."
         )
     return lines
 

@@ -29,7 +29,7 @@ def test_folder_per_set(tmp_path):
         image(tmp_path / f"Set5/HR/{name}.png")
         image(tmp_path / f"Set5/LR_bicubic/X4/{name}x4.png")
     image(tmp_path / "Set5/LR_bicubic_symmetric/X4/ax4.png")
-    found = one(tmp_path, ["set5"], "sr", scale=4)
+    found = one(tmp_path, ["set5", "SET5"], "sr", scale=4)
     assert found.name == "Set5"
     assert list(files(found).items()) == [("a.png", "ax4.png"), ("b.png", "bx4.png")]
     assert files(one(tmp_path, ["Set5"], "sr", scale=3)) == {"a.png": None, "b.png": None}
@@ -89,7 +89,7 @@ def test_the_papers_sets_are_the_default(tmp_path):
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no set 'set5' .* expected e\.g\. .*Set5/HR"):
+    with pytest.raises(FileNotFoundError, match=r"no set 'Set5' .* expected e\.g\. .*Set5/HR"):
         find_sets(tmp_path, ["set5"], "sr", scale=2)
     with pytest.raises(FileNotFoundError, match="none of the sets classic5, LIVE1, Urban100"):
         find_sets(tmp_path, None, "jpeg", gray=True)

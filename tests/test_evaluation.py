@@ -84,7 +84,7 @@ def test_outputs_of_a_network(network, photos, tmp_path, capsys):
     assert run(network, "--data", photos, "--out", tmp_path) == 0
     found = results(tmp_path)
     assert list(found) == ["model", "weights", "task", "scale", "sigma", "quality", "options", "sets"]
-    assert (found["model"], found["weights"]) == (str(network), "official")
+    assert (found["model"], found["weights"]) == (str(network), None)
     assert (found["task"], found["scale"], found["sigma"], found["quality"]) == ("sr", 2, None, None)
     assert found["options"]["crop"] == 2
     assert found["options"]["channel"] == "y"

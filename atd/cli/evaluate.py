@@ -35,7 +35,6 @@ def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is measured")
     group.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of test sets, or of images")
     group.add_argument("--sets", type=_names, metavar="A,B", help="sets, e.g. Set5,Set14; default: the papers'")
-    group.add_argument("--task", choices=("sr", "denoise", "jpeg"), help="needed where nothing else tells it")
     group.add_argument("--scale", type=int, help="super-resolution factor, for the baselines")
     group.add_argument("--sigma", type=_level, help="noise level on the scale 0..255")
     group.add_argument("--quality", type=int, help="JPEG quality")
@@ -69,7 +68,7 @@ def settings(args: argparse.Namespace) -> Settings:
 
 def protocol_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keywords of `atd.evaluation.prepare`."""
-    return {name: getattr(args, name) for name in ("task", "sigma", "quality", "channel", "crop", "border")}
+    return {name: getattr(args, name) for name in ("sigma", "quality", "channel", "crop", "border")}
 
 
 def tell_missing(names: list[str], data: Path) -> None:
