@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from torch import nn
 
 from atd import checkpoints, recipes
@@ -13,16 +14,28 @@ from atd import checkpoints, recipes
 UPSAMPLER = ("conv_before_upsample.", "upsample.", "conv_up1.", "conv_up2.", "conv_hr.", "conv_last.")
 
 
-def start_from(model: nn.Module, source: str, out: Path, say: Callable[[str], None]) -> None:
+def start_from(
+    model: nn.Module, source: str, out: Path, say: Callable[[str], None], resample_upsampler: bool = False
+) -> None:
     """Load the weights of another training into `model`; only the upsampler may differ, and what stays new is said.
 
     Args:
         source: a recipe, whose results are looked for beside `out`; the output folder of a training; or anything that
             `atd.load` takes.
         out: output folder of the training that starts.
+        resample_upsampler: make the upsampler `pixelshuffledirect` of another scale from the trained one, by linear
+            interpolation among its sub-pixels, instead of leaving it random.
     """
     trained = checkpoints.load(locate(source, out))
     given, own = trained.state_dict(), model.state_dict()
+    resampled = []
+    if resample_upsampler and trained.scale != model.scale:
+        for kind in (trained.upsampler, model.upsampler):
+            if kind != "pixelshuffledirect":
+                raise ValueError(f'resample_upsampler is made for the upsampler "pixelshuffledirect", not {kind!r}')
+        resampled = ["upsample.0.bias", "upsample.0.weight"]
+        for key in resampled:
+            given[key] = _resample_subpixels(given[key], trained.scale, model.scale)
     new = sorted(key for key, value in own.items() if key not in given or given[key].shape != value.shape)
     for key in new:
         if not key.startswith(UPSAMPLER):
@@ -32,7 +45,9 @@ def start_from(model: nn.Module, source: str, out: Path, say: Callable[[str], No
                 "and only the upsampler may differ"
             )
     model.load_state_dict({key: value if key in new else given[key] for key, value in own.items()})
-    say(f"weights from {source}" + (f"; new, because they do not fit: {', '.join(new)}" if new else ""))
+    differing = f"; new, because they do not fit: {', '.join(new)}" if new else ""
+    differing += f"; resampled from ×{trained.scale}: {', '.join(resampled)}" if resampled else ""
+    say(f"weights from {source}{differing}")
 
 
 def locate(source: str, out: Path) -> str:
@@ -49,6 +64,14 @@ def locate(source: str, out: Path) -> str:
             f"finetune_from={recipes.get(source).model} (the published ones)"
         )
     return str(beside)
+
+
+def _resample_subpixels(tensor: torch.Tensor, old: int, new: int) -> torch.Tensor:
+    """(c·old², …) → (c·new², …): the outputs of a convolution before PixelShuffle, interpolated at the new places."""
+    grid = tensor.flatten(1) if tensor.dim() > 1 else tensor[:, None]
+    grid = rearrange(grid, "(c y x) k -> c k y x", y=old, x=old)
+    grid = nn.functional.interpolate(grid, size=(new, new), mode="bilinear")
+    return rearrange(grid, "c k y x -> (c y x) k").reshape(-1, *tensor.shape[1:])
 
 
 @torch.no_grad()

@@ -65,7 +65,7 @@ def _train(
     if checkpoint:
         model.load_state_dict(checkpoint.tensors["model"])
     elif recipe.finetune_from:
-        finetuning.start_from(model, recipe.finetune_from, out, say)
+        finetuning.start_from(model, recipe.finetune_from, out, say, recipe.resample_upsampler)
     if recipe.bicubic_start and not checkpoint:
         finetuning.start_as_bicubic(model)
     model = model.to(device).train()

@@ -31,6 +31,7 @@ class Recipe:
     note: str = ""  # where the sources disagree
     config: dict[str, Any] = field(default_factory=dict)  # constructor keywords that differ from the registry's
     finetune_from: str = ""  # output folder of a training, saved model folder, weights file or model name
+    resample_upsampler: bool = False  # finetuning: make the new upsampler from the old one's sub-pixels, not at random
     bicubic_start: bool = False  # start near bicubic interpolation, not at random; for the upsampler pixelshuffledirect
     # Data
     images: tuple[str, ...] = (".",)  # folders of clean images under --data, searched with their subfolders
