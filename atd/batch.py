@@ -33,6 +33,14 @@ class Outcome(NamedTuple):
     message: str = ""
 
 
+def label_of(model: str) -> str:
+    """What results are named after: a registry name, or the name of a weights file or folder."""
+    path = Path(model)
+    if path.is_file():
+        return path.stem
+    return path.resolve().name if path.is_dir() else model.split("@")[0].replace("/", "_")
+
+
 def plan_jobs(
     inputs: Sequence[Path],
     output: Path,

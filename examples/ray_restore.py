@@ -15,7 +15,7 @@ from pathlib import Path
 import ray
 
 import atd
-from atd.batch import describe, plan_jobs
+from atd.batch import describe, label_of, plan_jobs
 
 
 class Restorer:
@@ -46,9 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="how many copies of the network work at a time")
     parser.add_argument("--gpus", type=float, default=0, help="GPUs of each worker")
     args = parser.parse_args(arguments)
-    jobs = plan_jobs(
-        [path.absolute() for path in args.input], args.output.absolute(), label=args.model, recursive=args.recursive
-    )
+    inputs, output = [path.absolute() for path in args.input], args.output.absolute()
+    jobs = plan_jobs(inputs, output, label=label_of(args.model), recursive=args.recursive)
     rows = ray.data.from_items([{"source": str(job.source), "target": str(job.target)} for job in jobs])
     outcomes = rows.map(
         Restorer,

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 import atd
-from atd.cli import main
+from atd import registry
+from atd.cli import build_parser, main
+from atd.cli.restore import Networks
 
 
 @pytest.fixture(scope="module")
@@ -169,13 +171,40 @@ def test_a_missing_input_is_named(network, tmp_path, capsys):
     assert "none.png does not exist" in capsys.readouterr().err
 
 
-def test_task_and_scale_name_the_authors_networks(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.mark.parametrize(
+    ("arguments", "color", "gray"),
+    [
+        (("--task", "classical", "--scale", "3"), "atd_sr_x3", "atd_sr_x3"),
+        (("--task", "lightweight", "--scale", "2"), "atd_light_sr_x2", "atd_light_sr_x2"),
+        (("--denoise", "25"), "atd_u_color_dn25", "atd_u_gray_dn25"),
+        (("--jpeg", "10"), "atd_u_gray_jpeg10", "atd_u_gray_jpeg10"),
+    ],
+)
+def test_flags_name_the_authors_networks(cache, tmp_path, capsys, arguments, color, gray):
+    """Without any source of weights, the error names the network that was looked for."""
     photo(tmp_path / "a.png")
-    for task, scale, name in (("classical", 3, "atd_sr_x3"), ("lightweight", 2, "atd_light_sr_x2")):
-        assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", "--task", task, "--scale", scale) == 2
-        assert name in capsys.readouterr().err
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", *arguments) == 2
+    assert color in capsys.readouterr().err
+    networks = Networks(build_parser().parse_args(["restore", "-i", "a", "-o", "b", *arguments]), "cpu")
+    with pytest.raises(atd.LoadError, match=gray):
+        networks.get(gray=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ((), "atd_light_sr_x4"),
+        (("--denoise", "25", "--weights", "bundled"), "atd_u_tiny_color_dn"),
+        (("--jpeg", "10", "--weights", "bundled"), "atd_u_tiny_color_jpeg"),
+    ],
+)
+def test_the_bundled_networks_are_named_when_the_user_did_not(tmp_path, capsys, arguments, name):
+    if not registry.get(name).bundled:
+        pytest.skip(f"{name} is not bundled yet")
+    photo(tmp_path / "a.png", size=(8, 8))
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", *arguments) == 0
+    assert f"using {name} with bundled weights" in capsys.readouterr().err
+    assert names(tmp_path / "out") == [f"a_{name}.png"]
 
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing(network, tmp_path, monkeypatch, capsys):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "atd_light_sr_x4"
 TASK_MODELS = {"classical": "atd_sr", "lightweight": "atd_light_sr"}
+# The networks of this project for --denoise and --jpeg with --weights bundled; each is for any strength.
+BUNDLED_MODELS = {"denoise": "atd_u_tiny_color_dn", "jpeg": "atd_u_tiny_color_jpeg"}
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -111,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     import torch
 
-    from atd.batch import plan_jobs, run_jobs
+    from atd.batch import label_of, plan_jobs, run_jobs
     from atd.imageio import probe, read_image, write_image
     from atd.inference import scale_of
     from atd.picture import SaveOptions
@@ -126,7 +128,7 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
         lambda: plan_jobs(
             args.input,
             args.output,
-            label=networks.label,
+            label=label_of(networks.name),
             format=args.format,
             recursive=args.recursive,
             include=args.include,
@@ -137,6 +139,8 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     # The networks for colour and for gray, where there are two, have the same.
     scale = scale_of(networks.get())
     dtype = getattr(torch, args.dtype) if args.dtype else None
+    numbers = {job: number for number, job in enumerate(jobs, start=1)}
+    show_progress = not args.quiet and shard.rank == 0 and sys.stderr.isatty()
 
     def decode(job: Job) -> Picture | None:
         """The picture; None for a file that is streamed."""
@@ -154,7 +158,8 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     def restore(job: Job, picture: Picture | None) -> Picture | None:
         shape = picture.pixels.shape if picture else probe(job.source, eight_bit=args.eight_bit).shape
         network = networks.get(gray=shape[2] <= 2)
-        with tile_callback(not args.quiet and shard.rank == 0, job.source.name) as callback:
+        where = f"{numbers[job]}/{len(jobs)} {job.source.name}"
+        with tile_callback(show_progress, where) as callback:
             settings = Settings(
                 args.tile, args.overlap, args.batch_size, args.outscale, args.self_ensemble, dtype, callback
             )
@@ -207,6 +212,9 @@ class Networks:
             self.name = args.model
         elif args.task is not None:
             self.name = f"{TASK_MODELS[args.task]}_x{args.scale}"
+        elif chosen and chosen[0] in BUNDLED_MODELS and args.weights == "bundled":
+            self.name = BUNDLED_MODELS[chosen[0]]
+            self.defaulted = True
         elif args.denoise is not None:
             self.name, self.gray_name = f"atd_u_color_dn{args.denoise}", f"atd_u_gray_dn{args.denoise}"
         elif args.jpeg is not None:
@@ -216,18 +224,10 @@ class Networks:
             self.weights = args.weights or "bundled"
         self.loaded: dict[str, nn.Module] = {}
 
-    @property
-    def label(self) -> str:
-        """What the results are named after."""
-        path = Path(self.name)
-        if path.is_file():
-            return path.stem
-        return path.resolve().name if path.is_dir() else self.name.split("@")[0].replace("/", "_")
-
     def announce(self) -> None:
-        """Load the network, so that a missing one is told before any file is read; say so when it was not asked for."""
+        """Load the network, so that a missing one is told before any file is read; name it when the user did not."""
         if self.defaulted:
-            print(f"atd: no network named, using {self.name} with {self.weights} weights", file=sys.stderr)
+            print(f"atd: using {self.name} with {self.weights} weights", file=sys.stderr)
         self._load(self.name)
 
     def get(self, gray: bool = False) -> nn.Module:
