@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from atd.metrics import to_y
+
 Border = Literal["edge", "symmetric"]
 RandomSource = np.random.Generator | np.random.RandomState
 
@@ -96,8 +98,6 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 def studio_y(rgb: np.ndarray) -> np.ndarray:
     """Studio-range luminance (16..235, ITU-R BT.601) of a uint8 (H, W, 3) image, rounded half up to uint8 (H, W)."""
-    from atd.metrics import to_y
-
     return np.floor(to_y(rgb) + 0.5).astype(np.uint8)
 
 
