@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,15 +18,7 @@ if TYPE_CHECKING:
     from atd.models import RestorationModel
 
 BASELINES = ("bicubic", "lanczos", "identity")
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float64": torch.float64,
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True)
@@ -34,28 +26,20 @@ class Settings:
     """How a network is run. Every one of these is stated in the output.
 
     weights        "official", "bundled", or a file, folder or hub repository
-    tile, overlap  as in `atd.restore`; tile "auto" means untiled where memory allows
+    tile, overlap  as in `atd.restore`: "auto" is untiled where memory allows, 0 is untiled
     self_ensemble  average over the eight flips and rotations
-    dtype          of the computation, a key of `DTYPES`
+    dtype          of the computation, one of `DTYPES`
     device         None: the first CUDA card, else the CPU
     backend        of the ops; None leaves the process's choice
     """
 
     weights: str = "official"
-    tile: str = "auto"
+    tile: int | Literal["auto"] = "auto"
     overlap: int = 32
     self_ensemble: bool = False
     dtype: str = "float32"
     device: str | None = None
     backend: str | None = None
-
-    def tile_size(self) -> Any:
-        """The argument `tile` of `atd.restore`: "auto", None (untiled) or a number."""
-        if self.tile in ("auto", "none"):
-            return None if self.tile == "none" else "auto"
-        if not self.tile.isdigit() or self.tile == "0":
-            raise ValueError(f"tile must be auto, none or a number of pixels, got {self.tile!r}")
-        return int(self.tile)
 
 
 @dataclass
@@ -117,9 +101,7 @@ def network(name_or_path: str, settings: Settings) -> Candidate:
     """The network that `atd.load` finds, ready to run under `settings`."""
     from atd import checkpoints, registry
 
-    if settings.dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {settings.dtype!r}")
-    dtype = DTYPES[settings.dtype]
+    dtype = _dtype(settings)
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     wide = dtype if dtype == torch.float64 else None
     model = checkpoints.load(name_or_path, weights=settings.weights, device=device, dtype=wide)
@@ -134,7 +116,7 @@ def from_model(model: RestorationModel, settings: Settings, name: str | None = N
     from atd import ops
     from atd.restoration import restore_tensor
 
-    dtype, device = DTYPES[settings.dtype], next(model.parameters()).device
+    dtype, device = _dtype(settings), next(model.parameters()).device
 
     def backend() -> contextlib.AbstractContextManager[Any]:
         return ops.use(settings.backend) if settings.backend else contextlib.nullcontext()  # type: ignore[arg-type]
@@ -150,7 +132,7 @@ def from_model(model: RestorationModel, settings: Settings, name: str | None = N
             output = restore_tensor(
                 model,
                 x,
-                tile=settings.tile_size(),
+                tile=settings.tile,
                 overlap=settings.overlap,
                 self_ensemble=settings.self_ensemble,
                 dtype=dtype,
@@ -162,7 +144,7 @@ def from_model(model: RestorationModel, settings: Settings, name: str | None = N
     with backend():
         used = ops.backend_report(device)[0]
     options = {
-        "tile": settings.tile_size(),
+        "tile": settings.tile,
         "overlap": settings.overlap,
         "self_ensemble": settings.self_ensemble,
         "dtype": str(dtype).removeprefix("torch."),
@@ -171,6 +153,12 @@ def from_model(model: RestorationModel, settings: Settings, name: str | None = N
     }
     candidate = Candidate(name or model.name or model.architecture, run, model.scale, options=options, model=model)
     return candidate
+
+
+def _dtype(settings: Settings) -> torch.dtype:
+    if settings.dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {settings.dtype!r}")
+    return getattr(torch, settings.dtype)
 
 
 @contextlib.contextmanager

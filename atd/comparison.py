@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from atd import metrics, results
 from atd.benchmark_sets import BenchmarkSet, Pair
@@ -56,23 +56,23 @@ class Comparison:
 def parse(text: str, defaults: Settings) -> tuple[str, Settings]:
     """A model and its settings from `NAME[,key=value…]`, e.g. `atd_sr_x4,tile=256,dtype=bfloat16`."""
     name, *parts = text.split(",")
-    hints = get_type_hints(Settings)
     changes: dict[str, Any] = {}
     for part in parts:
         key, separator, value = part.partition("=")
         key = key.strip().replace("-", "_")
-        if not separator or key not in hints:
-            raise ValueError(f"cannot read {part!r} in {text!r}: expected key=value with a key of {', '.join(hints)}")
-        changes[key] = _convert(key, value.strip(), hints[key])
+        if not separator or key not in Settings.__dataclass_fields__:
+            keys = ", ".join(Settings.__dataclass_fields__)
+            raise ValueError(f"cannot read {part!r} in {text!r}: expected key=value with a key of {keys}")
+        changes[key] = _convert(key, value.strip())
     return name, replace(defaults, **changes)
 
 
-def _convert(key: str, value: str, hint: Any) -> Any:
-    if hint is bool:
+def _convert(key: str, value: str) -> str | int | bool:
+    if key == "self_ensemble":
         if value.lower() not in ("true", "false"):
             raise ValueError(f"{key} must be true or false, got {value!r}")
         return value.lower() == "true"
-    if hint is int:
+    if key == "overlap" or (key == "tile" and value != "auto"):
         if not value.isdigit():
             raise ValueError(f"{key} must be a whole number, got {value!r}")
         return int(value)

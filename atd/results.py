@@ -122,7 +122,7 @@ def run_settings(candidate: Candidate) -> str:
     options = candidate.options
     if not options:
         return ""
-    tiling = {"auto": "untiled where memory allows", None: "untiled"}.get(options["tile"])
+    tiling = {"auto": "untiled where memory allows", 0: "untiled"}.get(options["tile"])
     tiling = tiling or f"tiles of {options['tile']} px, overlap {options['overlap']}"
     ensemble = "self-ensemble of 8" if options["self_ensemble"] else "no self-ensemble"
     return f"Run: {tiling}, {ensemble}, {options['dtype']} on {options['device']}, backend {options['backend']}."

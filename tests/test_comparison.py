@@ -58,7 +58,7 @@ def test_tiled_against_untiled(network, photos, tmp_path, capsys):
 
 
 def test_equal_settings_are_equal(network, photos, tmp_path, capsys):
-    assert run(network, f"{network},tile=none", "--data", photos, "--out", tmp_path) == 0
+    assert run(network, f"{network},tile=0", "--data", photos, "--out", tmp_path) == 0
     (entry,) = json.loads((tmp_path / "comparison.json").read_text())["sets"].values()
     assert entry["a"] == entry["b"]
     for image in entry["images"].values():
@@ -85,16 +85,22 @@ def test_settings_after_the_name():
     defaults = Settings(weights="bundled", overlap=16)
     name, settings = parse("atd_sr_x4,tile=256,self-ensemble=true,overlap=8", defaults)
     assert name == "atd_sr_x4"
-    assert settings == Settings(weights="bundled", tile="256", self_ensemble=True, overlap=8)
+    assert settings == Settings(weights="bundled", tile=256, self_ensemble=True, overlap=8)
     assert parse("x.pth", defaults) == ("x.pth", defaults)
     for text, message in (
         ("a,scale=2", "cannot read 'scale=2'"),
         ("a,tile", "cannot read 'tile'"),
         ("a,self_ensemble=yes", "must be true or false"),
-        ("a,overlap=x", "must be a whole number"),
+        ("a,overlap=x", "overlap must be a whole number"),
+        ("a,tile=none", "tile must be a whole number"),
     ):
         with pytest.raises(ValueError, match=message):
             parse(text, defaults)
+
+
+def test_unknown_precision_is_refused(network, photos, capsys):
+    assert run(network, f"{network},dtype=int8", "--data", photos) == 2
+    assert "dtype must be one of float32, bfloat16, float16, float64, got 'int8'" in capsys.readouterr().err
 
 
 def test_protocols_must_agree(network, photos, tmp_path, capsys):

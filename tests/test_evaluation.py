@@ -232,8 +232,6 @@ def test_identical_images(photos, tmp_path):
         (("NETWORK", "--scale", "4"), "enlarges 2 times, but --scale 4"),
         (("NETWORK", "--sigma", "15"), "is a network for task 'sr' and cannot be measured on 'denoise'"),
         (("NETWORK", "--channel", "gray"), "takes 3 channels and cannot be measured on 'gray'"),
-        (("NETWORK", "--tile", "big"), "tile must be auto, none or a number of pixels"),
-        (("NETWORK", "--dtype", "int8"), "dtype must be one of float32"),
         (("NETWORK", "--sets", "Set5"), "no set 'Set5'"),
         (("NETWORK", "--report"), "give --out"),
         (("bicubic", "--scale", "2", "--crop", "40"), "cannot crop 40 pixels"),

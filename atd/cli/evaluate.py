@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atd.cli.restore import parse_tile
+
 if TYPE_CHECKING:
     from atd.benchmark_sets import BenchmarkSet, Pair
     from atd.candidates import Settings
@@ -52,11 +54,16 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     """How a network is run: shared with `atd compare`."""
     group = parser.add_argument_group("how the network is run")
     group.add_argument("--weights", default="official", help="official, bundled, a file, a folder or a hub repository")
-    group.add_argument("--tile", default="auto", help="auto (untiled where memory allows), none or pixels")
-    group.add_argument("--overlap", type=int, default=32, help="pixels that tiles share")
+    group.add_argument("--tile", type=parse_tile, default="auto", metavar="auto|0|N", help="tile side; 0 is untiled")
+    group.add_argument("--overlap", type=int, default=32, metavar="N", help="pixels that neighbouring tiles share (32)")
     group.add_argument("--self-ensemble", action="store_true", help="average over the eight flips and rotations")
-    group.add_argument("--device", help="cpu, cuda, cuda:1, …; default: the first CUDA card, else the CPU")
-    group.add_argument("--dtype", default="float32", help="float32 (default), bfloat16, float16 or float64")
+    group.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU when there is one)")
+    group.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16", "float64"),
+        default="float32",
+        help="precision; unlike restoration, measuring is float32 by default",
+    )
     group.add_argument("--backend", choices=("auto", "triton", "torch", "reference"), help="of the ops")
 
 
