@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -129,10 +129,13 @@ class DepthwiseConv(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int, bias: bool) -> None:
         super().__init__()
-        padding = kernel_size // 2
-        self.depthwise_conv = nn.Sequential(
-            nn.Conv2d(channels, channels, kernel_size, padding=padding, groups=channels, bias=bias)
-        )
+        conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, bias=bias)
+        self.depthwise_conv = nn.Sequential(conv)
+
+    def kernel(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (C, 1, k, k) and bias (C,)."""
+        conv = cast(nn.Conv2d, self.depthwise_conv[0])
+        return conv.weight, conv.bias
 
 
 class ConvFFN(nn.Module):
@@ -147,9 +150,9 @@ class ConvFFN(nn.Module):
     def forward(
         self, tokens: Tensor, grid: Grid, features: Tensor | None = None, category: Tensor | None = None
     ) -> Tensor:
-        conv = self.dwconv.depthwise_conv[0]
+        weight, bias = self.dwconv.kernel()
         hidden = self.fc1(tokens)
-        return self.fc2(ops.category_feedforward(hidden, grid, conv.weight, conv.bias, features, category))
+        return self.fc2(ops.category_feedforward(hidden, grid, weight, bias, features, category))
 
 
 class ATDLayer(nn.Module):

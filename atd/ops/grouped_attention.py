@@ -45,15 +45,15 @@ def attend_groups(
     """
     batch, count, size, channels = groups.shape
     rows = groups.view(batch * count, size, channels)
-    if isinstance(scale, Tensor):
+    if isinstance(scale, Tensor):  # fold a learned scale into the queries
         factor = torch.cat([scale.expand(channels // 3), scale.new_ones(1).expand(2 * channels // 3)])
-        rows, scale = rows * factor.to(rows.dtype), 1.0
-    elif scale is None:
-        scale = (channels // (3 * num_heads)) ** -0.5
-    if torch.is_grad_enabled() and (rows.requires_grad or (bias is not None and bias.requires_grad)):
-        output = _GroupAttention.apply(rows, bias, num_heads, scale)
+        rows, softmax_scale = rows * factor.to(rows.dtype), 1.0
     else:
-        output = _attend(rows, bias, num_heads, scale)
+        softmax_scale = (channels // (3 * num_heads)) ** -0.5 if scale is None else scale
+    if torch.is_grad_enabled() and (rows.requires_grad or (bias is not None and bias.requires_grad)):
+        output = _GroupAttention.apply(rows, bias, num_heads, softmax_scale)
+    else:
+        output = _attend(rows, bias, num_heads, softmax_scale)
     return output.reshape(batch, count, size, channels // 3)
 
 
@@ -121,7 +121,7 @@ class _GroupAttention(torch.autograd.Function):
             )
             for grad_part, result in zip(grad_parts, results, strict=True):
                 grad_part[piece] = result.view(-1, heads, size, width)
-        return grad_rows, None if grad_bias is None else grad_bias.to(bias.dtype), None, None
+        return grad_rows, None if grad_bias is None else grad_bias.to(rows.dtype), None, None
 
 
 def _pieces(count: int, bytes_each: int, device: torch.device) -> list[slice]:

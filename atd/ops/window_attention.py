@@ -87,7 +87,7 @@ def _indexed(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
     """Gather the rows window by window, attend, gather them back; masks only for the windows that need one."""
     batch, _, channels = qkv.shape
     area = window**2
-    order, inverse, counts = window_order(*grid, window, shift, qkv.device)
+    order, inverse, counts = window_order(grid[0], grid[1], window, shift, qkv.device)
     bias = window_bias(bias_table, window).to(qkv.dtype)
     biases = [bias]
     if shift:
