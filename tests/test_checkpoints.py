@@ -43,8 +43,7 @@ def golden_network(path):
         ("atd_light_sr_x4", ".pth", lambda sd: {"params": {}, "params_ema": sd}),
         ("atd_cvpr_sr_x2", ".pt", lambda sd: {"params": sd}),
         ("atd_cvpr_light_sr_x3", ".ckpt", lambda sd: {"state_dict": {f"module.{k}": v for k, v in sd.items()}}),
-        ("atd_u_color", ".pth", lambda sd: {k: v for k, v in sd.items() if "position_index" not in k}),
-        ("atd_u_gray", ".pth", lambda sd: {f"module.{k}": v for k, v in sd.items()}),
+        ("atd_u_gray", ".pth", lambda sd: {k: v for k, v in sd.items() if "position_index" not in k}),
     ],
 )  # fmt: skip
 def test_a_golden_network_in_any_wrapping_gives_the_golden_output(golden, tmp_path, file, suffix, wrap):

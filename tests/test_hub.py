@@ -159,9 +159,9 @@ def test_an_interrupted_download_leaves_no_file_behind(hub, model, how):
     environment = {**os.environ, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
     try:
-        assert hub.paused.wait(60)
+        assert hub.paused.wait(120)
         process.send_signal(how)
-        process.wait(30)
+        process.wait(60)
     finally:
         process.kill()
     assert process.returncode != 0
