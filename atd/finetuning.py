@@ -10,12 +10,13 @@ from einops import rearrange
 from torch import nn
 
 from atd import checkpoints, recipes
+from atd.models import RestorationModel
 
 UPSAMPLER = ("conv_before_upsample.", "upsample.", "conv_up1.", "conv_up2.", "conv_hr.", "conv_last.")
 
 
 def start_from(
-    model: nn.Module, source: str, out: Path, say: Callable[[str], None], resample_upsampler: bool = False
+    model: RestorationModel, source: str, out: Path, say: Callable[[str], None], resample_upsampler: bool = False
 ) -> None:
     """Load the weights of another training into `model`; only the upsampler may differ, and what stays new is said.
 
@@ -75,7 +76,7 @@ def _resample_subpixels(tensor: torch.Tensor, old: int, new: int) -> torch.Tenso
 
 
 @torch.no_grad()
-def start_as_bicubic(model: nn.Module) -> None:
+def start_as_bicubic(model: RestorationModel) -> None:
     """Change a fresh super-resolution network so that it begins near bicubic interpolation.
 
     The network has no shortcut from its input to its output and spends the first thousand iterations learning to copy
@@ -88,22 +89,22 @@ def start_as_bicubic(model: nn.Module) -> None:
     if getattr(model, "upsampler", None) != "pixelshuffledirect" or not isinstance(model.conv_after_body, nn.Conv2d):
         raise ValueError('bicubic_start is made for networks with upsampler "pixelshuffledirect" and "1conv"')
     channels, scale = model.in_channels, model.scale
-    first, body, upsampler = model.conv_first, model.conv_after_body, model.upsample[0]
-    copied = torch.arange(channels)
-    first.weight[:channels] = 0
-    first.weight[copied, copied, 1, 1] = 1
-    first.bias[:channels] = 0
-    for part in (body.weight, body.bias):
+    first = model.get_parameter("conv_first.weight")
+    first[:channels] = 0
+    first[range(channels), range(channels), 1, 1] = 1
+    model.get_parameter("conv_first.bias")[:channels] = 0
+    for part in model.conv_after_body.parameters():
         part.mul_(0.1)
-    upsampler.weight.mul_(0.1)
-    upsampler.weight[:, :channels] = 0
-    upsampler.bias.zero_()
+    upsampler = model.get_parameter("upsample.0.weight")
+    upsampler.mul_(0.1)
+    upsampler[:, :channels] = 0
+    model.get_parameter("upsample.0.bias").zero_()
     offset = (torch.arange(scale) + 0.5) / scale - 0.5
     taps = _cubic(offset[:, None] - torch.tensor([-1.0, 0.0, 1.0]))
     taps /= taps.sum(dim=1, keepdim=True)
     kernels = torch.einsum("ya,xb->yxab", taps, taps).flatten(0, 1)  # (scale², 3, 3), in the order of PixelShuffle
     for channel in range(channels):
-        upsampler.weight[channel * scale**2 : (channel + 1) * scale**2, channel] = kernels
+        upsampler[channel * scale**2 : (channel + 1) * scale**2, channel] = kernels
 
 
 def _cubic(distance: torch.Tensor) -> torch.Tensor:

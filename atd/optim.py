@@ -107,7 +107,7 @@ class WeightAverage:
 
 def state_of(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state by parameter name, `<parameter>:<key>` → tensor on the CPU, whole also under FSDP."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return full(
         (f"{names[parameter]}:{key}", torch.as_tensor(value))
         for parameter, values in optimiser.state.items()
@@ -118,7 +118,7 @@ def state_of(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Te
 def load_state(model: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put back what `state_of` gave."""
     parameters = dict(model.named_parameters())
-    names = {parameter: name for name, parameter in parameters.items()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in parameters.items()}
     numbers = {
         names[parameter]: number
         for number, parameter in enumerate(p for group in optimiser.param_groups for p in group["params"])

@@ -13,7 +13,7 @@ import typing
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class Recipe:
         return sum(self.iterations)
 
     @property
-    def task(self) -> str:
-        """"sr", "denoise" or "jpeg", as in the registry."""
+    def task(self) -> Literal["sr", "denoise", "jpeg"]:
+        """As in the registry."""
         return "denoise" if self.sigma else "jpeg" if self.quality else "sr"
 
     @property
