@@ -21,6 +21,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin, TiffTags, UnidentifiedImageError
 
 from atd import tiff
+from atd.exif import lasting_exif
 from atd.picture import Header, ImageError, Metadata, Picture, SaveOptions, check_unit_range
 from atd.vips import metadata_of_vips, open_vips, probe_vips, read_vips, write_vips
 
@@ -81,7 +82,6 @@ def probe(path: str | os.PathLike[str], *, eight_bit: bool = False) -> Header:
             deep = image.mode.startswith("I") or (_deep_colour(image) and not eight_bit)
             dtype = np.float32 if image.mode == "F" else np.uint16 if deep else np.uint8
             width, height = image.size
-            # Pillow's getexif of a PNG would decode it, in case EXIF follows the pixels.
             turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             if turned and image.format != "TIFF":
                 width, height = height, width
@@ -89,14 +89,14 @@ def probe(path: str | os.PathLike[str], *, eight_bit: bool = False) -> Header:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
-    """Profile, EXIF, XMP and resolution of a file, without its pixels."""
+    """Profile, EXIF, XMP and resolution from the header of a file that may be too large to decode."""
     path = Path(path)
     with _as_image_errors(path):
         image = _open(path)
         if image is None:
             return metadata_of_vips(open_vips(path))
         with image:
-            return _metadata(image)
+            return _metadata(image, header_only=True)
 
 
 def from_pil(image: Image.Image) -> Picture:
@@ -213,21 +213,21 @@ def _as_image_errors(path: Path) -> Iterator[None]:
         raise error if str(path) in str(error) else ImageError(f"{path}: {error}") from error
     except (FileNotFoundError, PermissionError, IsADirectoryError, MemoryError):
         raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path} is too large to be read whole ({error})") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{path} cannot be decoded, it is broken or cut short ({reason})") from error
 
 
 def _open(path: Path) -> Image.Image | None:
-    """The lazily decoded file; None for the TIFF files that only libvips can read, such as float colour."""
+    """The lazily decoded file; None where only libvips can read it: float colour and files beyond Pillow's limit."""
     if path.is_dir():
         raise ImageError(f"{path} is a folder, expected an image file")
     if path.stat().st_size == 0:
         raise ImageError(f"{path} is empty (0 bytes)")
     try:
         image = Image.open(path, formats=READABLE)
+    except Image.DecompressionBombError:
+        return None
     except UnidentifiedImageError as error:
         if _is_tiff(path):
             return None
@@ -264,7 +264,10 @@ def _decoder_arguments(image: Image.Image) -> list[Any]:
     return [value for entry in arguments for value in (entry if isinstance(entry, tuple) else (entry,))]
 
 
-def _metadata(image: Image.Image) -> Metadata:
+def _metadata(image: Image.Image, *, header_only: bool = False) -> Metadata:
+    """What the file says beside its pixels; `header_only` does without what a PNG says after them."""
+    # Pillow's own getexif of a PNG decodes it, in case EXIF follows the pixels.
+    exif = Image.Image.getexif(image) if header_only and image.format == "PNG" else image.getexif()
     info = image.info
     dpi = info.get("dpi")
     resolution = None
@@ -275,7 +278,7 @@ def _metadata(image: Image.Image) -> Metadata:
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
     return Metadata(
         icc=info.get("icc_profile") or None,
-        exif=_exif(image),
+        exif=lasting_exif(exif, from_tiff=isinstance(image, TiffImagePlugin.TiffImageFile)),
         xmp=_without_orientation(xmp.encode() if isinstance(xmp, str) else xmp) if xmp else None,
         dpi=resolution,
     )
@@ -283,28 +286,6 @@ def _metadata(image: Image.Image) -> Metadata:
 
 def _without_orientation(xmp: bytes) -> bytes:
     return re.sub(rb"""tiff:Orientation=(["'])\d\1|<tiff:Orientation>\d</tiff:Orientation>""", b"", xmp)
-
-
-def _exif(image: Image.Image) -> bytes | None:
-    """EXIF without orientation, thumbnail and stored size, all of which the result contradicts."""
-    exif = image.getexif()
-    if not exif:
-        return None
-    kept = Image.Exif()
-    from_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
-    pointers = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-    for tag, value in exif.items():
-        if tag in pointers or tag == ExifTags.Base.Orientation or (from_tiff and tag not in tiff.DESCRIPTION):
-            continue
-        kept[tag] = value
-    for pointer in pointers:
-        values = dict(exif.get_ifd(pointer))
-        for tag in (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight):
-            values.pop(tag, None)
-        if values:
-            kept.get_ifd(pointer).update(values)
-            kept[pointer] = values
-    return kept.tobytes() if len(kept) else None
 
 
 def _gray16(image: Image.Image) -> np.ndarray:

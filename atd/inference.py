@@ -286,11 +286,14 @@ def strips(
             continue
         fade_in = faded if tail is not None else rows.seam_before(index)
         fade_out = rows.seam_after(index)
-        finished = join_rows(tail, strip, row.start, fade_in, fade_out, scale)
         top = fade_in.start if tail is not None else fade_in.stop
+        rows_done = join_rows(tail, strip, row.start, fade_in, fade_out, scale)
         tail, faded = strip[:, fade_out.scaled(scale).within(row.start * scale)].clone(), fade_out
-        strip = None
-        yield Strip(top * scale, finished, Position(position.tile, position.origin, index))
+        finished = Strip(top * scale, rows_done, Position(position.tile, position.origin, index))
+        # A generator keeps its variables: nothing here may hold this strip while the next one is computed.
+        del strip, rows_done
+        yield finished
+        del finished
         index += 1
 
 

@@ -27,7 +27,7 @@ from atd.tiff import add_exif
 from atd.tiling import tile_limit
 from atd.vips import import_vips, open_vips, save_vips, vips_with_metadata
 
-STRIP_BYTES = 400_000_000
+STRIP_BYTES = 250_000_000
 """What one strip of finished rows may take as float32, when the tile size is ours to choose."""
 FORMATS = ("PNG", "TIFF")
 
@@ -111,6 +111,7 @@ def stream_file(
                     _write_rows(part, strip.rows, strip.top, header.dtype)
                     finished = bottom
                     journal.record(part, finished, strip.position)
+                del strip
         _encode(journal.part, target, source, (height * scale, width * scale, channels), header.dtype, size, name)
     except (ImageError, pyvips.Error) as error:
         # A broken input stays broken: rows of it are no good to anyone.

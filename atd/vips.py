@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from atd.exif import lasting_exif
 from atd.picture import Header, ImageError, Metadata, Picture, check_unit_range
 
 DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
@@ -54,13 +56,22 @@ def read_vips(path: Path, metadata: Metadata | None = None) -> Picture:
 
 
 def metadata_of_vips(image: Any) -> Metadata:
-    """Profile, XMP and resolution of a pyvips image (EXIF is read through Pillow, which can leave parts out)."""
+    """Profile, EXIF, XMP and resolution of a pyvips image."""
 
     def blob(name: str) -> bytes | None:
         return bytes(image.get(name)) if image.get_typeof(name) else None
 
     dpi = (image.xres * 25.4, image.yres * 25.4)
-    return Metadata(icc=blob("icc-profile-data"), xmp=blob("xmp-data"), dpi=dpi if min(dpi) > 25.5 else None)
+    exif = Image.Exif()
+    if data := blob("exif-data"):
+        exif.load(data)
+    return Metadata(
+        icc=blob("icc-profile-data"),
+        exif=lasting_exif(exif),
+        xmp=blob("xmp-data"),
+        # libvips says one pixel a millimetre where a file says nothing.
+        dpi=dpi if min(dpi) > 25.5 else None,
+    )
 
 
 def vips_with_metadata(image: Any, metadata: Metadata) -> Any:

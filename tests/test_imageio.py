@@ -355,14 +355,14 @@ def test_mislabelled_images_are_read_by_content(tmp_path):
         (b"plain text", "not an image in a format that can be read"),
         (b"\x89PNG\r\n\x1a\n", "cannot be decoded|not an image"),
         (png_bytes(noise(40, 40))[:900], "cannot be decoded"),
-        (png_bytes(noise(), size=(60_000, 60_000)), "too large|cannot be decoded|GB of RAM"),
+        (png_bytes(noise(), size=(60_000, 60_000)), "GB of (RAM|disk)|cannot be decoded"),
     ],
 )
 def test_bad_files_are_one_sentence(tmp_path, content, message):
     (tmp_path / "bad.png").write_bytes(content)
-    with pytest.raises((ImageError, MemoryError), match=message) as caught:
+    with pytest.raises((ImageError, MemoryError, OSError), match=message) as caught:
         restore_file(Nearest(), tmp_path / "bad.png", tmp_path / "out.png")
-    assert "bad.png" in str(caught.value)
+    assert "bad.png" in str(caught.value) or "out.png" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.png"]
 

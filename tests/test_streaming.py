@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 from restoration_networks import Convolution, Learned, Nearest
 
 from atd import memory
@@ -47,8 +47,6 @@ def test_streaming_gives_the_pixels_of_memory(tmp_path, ending, channels):
 
 
 def test_sixteen_bits_and_metadata_are_streamed(tmp_path):
-    from PIL import ImageCms
-
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()
     exif[0x010F] = "Maker"
@@ -86,6 +84,31 @@ def test_large_results_are_streamed_by_themselves(tmp_path, monkeypatch):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), noise().repeat(4, 0).repeat(4, 1))
     with pytest.raises(MemoryError, match=r"in\.png.*GB of RAM"):
         restore_file(Nearest(), tmp_path / "in.png", tmp_path / "out.png", tile=32, stream=False)
+
+
+def test_images_beyond_pillows_limit_are_streamed(tmp_path, monkeypatch):
+    """Pillow refuses to open them at all; metadata then comes from libvips."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Maker", 6
+    Image.fromarray(noise()).save(tmp_path / "in.png", exif=exif, dpi=(300, 300))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    restore_file(Nearest(scale=2), tmp_path / "in.png", tmp_path / "out.png", tile=64, stream=True)
+    monkeypatch.undo()
+    with Image.open(tmp_path / "out.png") as image:
+        assert np.array_equal(np.asarray(image), np.rot90(noise(), -1).repeat(2, 0).repeat(2, 1))
+        assert image.getexif()[0x010F] == "Maker"
+        assert image.info["dpi"][0] == pytest.approx(300, abs=0.1)
+
+
+def test_metadata_is_read_without_decoding_the_image(tmp_path, monkeypatch):
+    Image.fromarray(noise()).save(tmp_path / "in.png")
+
+    def decoded(self):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", decoded)
+    restore_file(Nearest(scale=2), tmp_path / "in.png", tmp_path / "out.tif", tile=64, stream=True)
+    assert (tmp_path / "out.tif").exists()
 
 
 def test_without_libvips_one_sentence(tmp_path, monkeypatch):

@@ -112,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     import torch
+    from PIL import Image
 
     from atd.batch import label_of, plan_jobs, run_jobs
     from atd.imageio import probe, read_image, write_image
@@ -177,6 +178,8 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     counts = {"restored": 0, "skipped": 0, "failed": 0}
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
+        # Sizes are checked against free RAM and disk instead.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.showwarning = lambda message, *_, **__: print(f"atd: warning: {message}", file=sys.stderr)
         for outcome in run_jobs(
             jobs, decode=decode, restore=restore, encode=encode, overwrite=args.overwrite, workers=args.jobs
