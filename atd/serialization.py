@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from atd.detection import INDEX_BUFFER, detect
@@ -182,7 +182,8 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
 
 def _save_tensors(tensors: dict[str, Tensor], description: dict[str, Any], path: Path) -> None:
     header = {"format": "pt", "atd": json.dumps(description)}
-    _replace(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    # Not save_file: it makes files that only their owner can read.
+    _replace(path, lambda temporary: temporary.write_bytes(serialize(tensors, metadata=header)))
 
 
 def _replace(path: Path, write_to: Callable[[Path], Any]) -> None:

@@ -295,6 +295,15 @@ def test_bundled_files_are_float16_without_index_buffers_and_load_as_float32(tmp
     assert not (tmp_path / "overflow.safetensors").exists()
 
 
+def test_saved_files_can_be_read_by_whom_the_umask_allows(tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = small("ATD").save_pretrained(tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
+
+
 def test_an_interrupted_write_leaves_the_previous_file(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"previous")
