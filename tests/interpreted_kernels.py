@@ -1,0 +1,179 @@
+"""The Triton kernels on the CPU, in Triton's interpreter; run by test_kernels.py in a process of its own.
+
+Every allocation is poisoned with NaN (``torch.utils.deterministic.fill_uninitialized_memory``), so that an element that
+no kernel wrote shows.
+"""
+
+import pytest
+import torch
+from kernel_cases import (
+    check_category_attention,
+    check_dictionary_attention,
+    check_feedforward,
+    check_partition,
+    check_window_attention,
+    randint,
+    randn,
+    relative,
+)
+
+from atd import ops
+from atd.models import ATD, ATDCVPR, ATDU
+
+HALF, SINGLE = torch.float16, torch.float32
+
+
+@pytest.fixture(autouse=True)
+def poisoned():
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [(SINGLE, 2, 45, 40, 12, 48, False), (SINGLE, 1, 33, 70, 20, 210, True), (HALF, 2, 70, 70, 6, 48, True)],
+)
+def test_dictionary_attention(case):
+    check_dictionary_attention(*case)
+
+
+def test_dictionary_attention_of_zero_rows():
+    check_dictionary_attention(SINGLE, 1, 33, 9, 6, 16, False, zero_rows=True)
+
+
+@pytest.mark.parametrize(("tokens", "count", "used"), [(1100, 40, 40), (70, 512, 512), (600, 64, 1), (1, 3, 3)])
+def test_category_partition(tokens, count, used):
+    check_partition(randint(used, 2, tokens) + count - used, count)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (SINGLE, 2, (8, 16), 8, 4, 2, 12),
+        (HALF, 1, (16, 8), 8, 4, 1, 35),
+        (SINGLE, 1, (4, 8), 4, 2, 1, 54),
+        (HALF, 2, (4, 4), 4, 0, 2, 16),
+        (HALF, 1, (4, 8), 4, 1, 1, 96),
+    ],
+)
+def test_window_attention(case):
+    check_window_attention(*case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (SINGLE, 2, 100, 64, 7, 2, 12, True),  # the last group filled from two groups
+        (HALF, 1, 75, 64, 5, 1, 48, True),
+        (SINGLE, 1, 40, 64, 9, 1, 35, False),  # fewer tokens than a group
+        (HALF, 1, 64, 32, 1, 1, 54, False),  # one category only
+        (HALF, 1, 33, 16, 3, 1, 96, False),
+    ],
+)
+def test_category_attention(case):
+    check_category_attention(*case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (SINGLE, 2, (5, 9), 21, 4, 7, 5, True),
+        (HALF, 1, (9, 8), 60, 6, 1, 3, False),
+        (HALF, 1, (3, 4), 16, 0, 0, 7, True),
+    ],
+)
+def test_category_feedforward(case):
+    check_feedforward(*case)
+
+
+def test_strided_inputs():
+    """Rows taken from a wider tensor, and a batch laid out last."""
+    wide = randn(36, 50, 2).float()
+    qkv = wide[:, :36].permute(2, 0, 1)
+    category = randint(4, 2, 36)
+    results = {}
+    for backend in ("triton", "reference"):
+        with ops.use(backend):
+            order, inverse = ops.category_partition(category.t().contiguous().t(), 4)
+            results[backend] = ops.category_attention(qkv, order, inverse, 16, 2, 0.3)
+    assert relative(results["triton"], results["reference"]) < 1e-6
+
+
+def test_opcheck():
+    """Schema, fake implementation, autograd registration and AOT dispatch with dynamic shapes, of every operator."""
+    from atd.ops.kernels.category_attention import _category_attention
+    from atd.ops.kernels.category_feedforward import _category_feedforward
+    from atd.ops.kernels.category_partition import _category_partition
+    from atd.ops.kernels.dictionary_attention import _dictionary_attention
+    from atd.ops.kernels.window_attention import _window_attention
+
+    def leaf(*shape, seed=0):
+        return randn(*shape, seed=seed).float().requires_grad_()
+
+    scale = torch.tensor([1.5], requires_grad=True)
+    order = torch.randperm(18, generator=torch.Generator().manual_seed(0))[None]
+    cases = [
+        (_dictionary_attention, (leaf(1, 18, 6), leaf(1, 5, 6, seed=1), leaf(1, 5, 8), scale)),
+        (_category_partition, (randint(4, 2, 18), 4)),
+        (_window_attention, (leaf(1, 32, 24), leaf(49, 2, seed=1), 4, 8, 4, 2, 2)),
+        (_category_attention, (leaf(1, 18, 24), order, scale, 16, 2, 1.0)),
+        (_category_feedforward, (leaf(1, 12, 6), 3, 4, leaf(8, 1, 3, 3), leaf(8), leaf(1, 3, 2), randint(3, 1, 12))),
+    ]
+    for op, args in cases:
+        torch.library.opcheck(op, args)
+
+
+def test_autocast_takes_the_region_s_dtype():
+    from atd.ops.kernels.category_attention import category_attention
+
+    qkv, order = randn(1, 16, 24).float(), torch.arange(16)[None]
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert category_attention(qkv, order, order, 16, 2, 0.3).dtype == torch.float16
+    assert category_attention(qkv, order, order, 16, 2, 0.3).dtype == torch.float32
+
+
+LISTS = {"depths": (2,), "num_heads": (2,), "window_size": 4, "upsampler": "pixelshuffledirect", "upscale": 2}
+SIZES = {"embed_dim": 12, "category_size": 16, "num_tokens": 9, "reducted_dim": 5, "convffn_kernel_size": 3}
+NETWORKS = {
+    "ATD": lambda: ATD(**SIZES, **LISTS, dim_ffn_td=3),
+    "ATDCVPR": lambda: ATDCVPR(**SIZES, **LISTS),
+    "ATDU": lambda: ATDU(
+        embed_dim=8, depths=(2, 1), num_heads=(1, 2), window_size=(4, 4), dim_ffn_td=(3, 5), category_size=(16, 8),
+        num_tokens=(9, 7), reducted_dim=(4, 6), convffn_kernel_size=3,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(name):
+    """A tiny network of each family with every op swapped, output and gradients, against float64."""
+    torch.manual_seed(0)
+    model = NETWORKS[name]()
+    image = torch.rand(1, 3, 7, 10)
+    target = torch.rand(1, 3, 7 * model.scale, 10 * model.scale)
+
+    def run(backend, dtype):
+        model.to(dtype)
+        with ops.use(backend):
+            output = model(image.to(dtype))
+            gradients = torch.autograd.grad((output - target.to(dtype)).square().sum(), list(model.parameters()))
+        return output.detach(), torch.cat([gradient.flatten() for gradient in gradients])
+
+    exact, eager, ours = run("reference", torch.float64), run("reference", SINGLE), run("triton", SINGLE)
+    for a, e, x in zip(ours, eager, exact, strict=True):
+        assert relative(a, x) <= 2 * relative(e, x) + 1e-6
+
+
+def test_compiled_network():
+    """One graph, and no second compilation for another image of the same size."""
+    torch.manual_seed(0)
+    model = NETWORKS["ATD"]().eval()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.no_grad(), ops.use("triton"):
+        first, second = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)
+        assert relative(compiled(first), model(first)) < 1e-6
+        with torch.compiler.set_stance("fail_on_recompile"):
+            assert relative(compiled(second), model(second)) < 1e-6
