@@ -1,0 +1,97 @@
+"""Put the result of a training into the package: ``python -m atd.bundling RUN``.
+
+``RUN`` is the output folder of ``atd train``. The weights become ``atd/bundled/NAME.safetensors`` (float16), and
+``NAME.md`` beside them the card: data, training, scores and terms. Scores are those that
+``atd evaluate NAME --weights bundled --data DATA --out DIR`` and ``python -m atd.zoo --record DIR`` have left; run this
+once more after them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from atd import checkpointing, checkpoints, recipes, registry, zoo
+from atd.recipes import Recipe
+from atd.registry import ModelInfo
+from atd.results import table
+
+_TERMS = (
+    "The weights are under the notice LICENSE beside this file: they were trained on images for research and "
+    "education, and come without warranty."
+)
+
+
+def bundle(run: Path, processor: str) -> Path:
+    """Write weights and card of the training in ``run``; scores of weights that are replaced are deleted.
+
+    Args:
+        run: output folder of `atd train`, finished.
+        processor: what the training ran on, for the card.
+
+    Returns:
+        The weight file.
+    """
+    recipe = recipes.get(str(run / "recipe.toml"))
+    info = registry.get(recipe.model)
+    model = checkpoints.load(run / "model")
+    checkpoint, _ = checkpointing.load_latest(run / "checkpoints")
+    if checkpoint is None:
+        raise ValueError(f"{run / 'checkpoints'} holds no checkpoint; expected the output folder of `atd train`.")
+    path = info.bundled_path
+    before = path.read_bytes() if path.is_file() else b""
+    checkpoints.write_bundled(model, path)
+    if path.read_bytes() != before:
+        path.with_suffix(".json").unlink(missing_ok=True)
+    training = _training(recipe, checkpoint.state["iteration"], checkpoint.state["minutes"], processor)
+    path.with_suffix(".md").write_text(card(info, training), encoding="utf-8")
+    return path
+
+
+def card(info: ModelInfo, training: str) -> str:
+    """The Markdown card of bundled weights."""
+    size = info.bundled_path.stat().st_size
+    lines = [
+        f"# {info.name}, bundled weights",
+        "",
+        f"`{info.architecture}`, {info.parameters:,} parameters, stored as float16 ({size / 1e6:.1f} MB): "
+        f'`atd.load("{info.name}", weights="bundled")`. Network: {info.paper}. The weights are this project\'s own.',
+        "",
+        training,
+        "",
+    ]
+    for run in zoo.measured_runs(info):
+        scores = [
+            [name, str(entry["count"]), f"{entry['psnr']:.2f}", f"{entry['ssim']:.4f}"]
+            for name, entry in run["sets"].items()
+        ]
+        head = ["set", "images", "PSNR (dB)", "SSIM"]
+        lines += [f"Measured by `{zoo.command(info, run)}`:", "", table([head, *scores]), ""]
+    return "\n".join([*lines, _TERMS, ""])
+
+
+def _training(recipe: Recipe, iterations: int, minutes: float, processor: str) -> str:
+    start = "from the weights of " + Path(recipe.finetune_from).name if recipe.finetune_from else "from scratch"
+    patches = ", then ".join(
+        f"batches of {batch} patches of {patch}×{patch} pixels"
+        for patch, batch in dict.fromkeys(zip(recipe.patch, recipe.batch, strict=True))
+    )
+    return (
+        f"Trained {start} on {', '.join(recipe.images)} of the project's data (BSDS500 train and test images and T91; "
+        f"no image of a test set): {iterations} iterations with {patches} of the network's input, {minutes:.0f} "
+        f"minutes on {processor}, by `atd train {recipe.id}` with PyTorch {torch.__version__.split('+')[0]}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="output folder of atd train")
+    parser.add_argument("--processor", default="one core of a CPU", help="what the training ran on, for the card")
+    args = parser.parse_args()
+    print(bundle(args.run, args.processor))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Put a bicubic enlargement and a restored image side by side; it made the picture at the top of the README.
+
+``python examples/before_after.py examples/photo.png examples/before_after.png --crop 118 22 110 82``
+"""
+
+import argparse
+
+from PIL import Image
+
+import atd
+
+
+def before_after(photo: Image.Image, model: str, crop: tuple[int, int, int, int]) -> Image.Image:
+    """Left: ``crop`` (left, top, width, height in pixels of the photo) enlarged by bicubic; right: by the network."""
+    left, top, width, height = crop
+    restored = atd.restore(model, photo, weights="bundled")  # the whole photo: the network looks at all of it
+    scale = restored.width // photo.width
+    box = (left * scale, top * scale, (left + width) * scale, (top + height) * scale)
+    gap = 8
+    picture = Image.new("RGB", (2 * width * scale + gap, height * scale), "white")
+    picture.paste(photo.resize(restored.size, Image.Resampling.BICUBIC).crop(box), (0, 0))
+    picture.paste(restored.crop(box), (width * scale + gap, 0))
+    return picture
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photo")
+    parser.add_argument("picture")
+    parser.add_argument("--model", default="atd_light_sr_x4")
+    parser.add_argument("--crop", type=int, nargs=4, required=True, metavar=("LEFT", "TOP", "WIDTH", "HEIGHT"))
+    args = parser.parse_args()
+    before_after(Image.open(args.photo).convert("RGB"), args.model, tuple(args.crop)).save(args.picture, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
