@@ -127,9 +127,10 @@ def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel):
         metadata = archive.read(next(name for name in sizes if name.endswith("/METADATA"))).decode()
     package = {name for name in sizes if not name.split("/")[0].endswith(".dist-info")}
     assert all(name.startswith("atd/") for name in package)
+    source = wheel.parent / "source"
     sources = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "atd").rglob("*")
+        path.relative_to(source).as_posix()
+        for path in (source / "atd").rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
     assert package == sources
