@@ -111,7 +111,7 @@ def prepare(
     """Protocol and sets for `candidate`, and the names of the papers' sets that `data` lacks.
 
     What is None comes from the candidate: task and channel from the network, noise level and quality from its row in
-    the registry, sets and border from the papers' protocol for the task.
+    the registry, sets and crop from the papers' protocol for the task.
 
     Raises:
         ValueError: the task or its level is not stated anywhere, or contradicts the network.
@@ -131,7 +131,8 @@ def prepare(
     if row is not None:
         sigma = row.sigma if sigma is None else sigma
         quality = row.quality if quality is None else quality
-    gray = channel == "gray" if channel else task == "jpeg" if model is None else model.in_channels == 1
+    usual = model.in_channels == 1 if model is not None else task == "jpeg"
+    gray = usual if channel is None else channel == "gray"
     found, missing = find_sets(data, sets, task, gray=gray, scale=candidate.scale, border=border)
     if model is None and channel is None and task == "denoise":
         gray = _all_gray(found)

@@ -122,6 +122,8 @@ def record(folder: Path) -> Path:
     expected = {"tile": usual.tile, "self_ensemble": usual.self_ensemble, "dtype": usual.dtype, "border": "edge"}
     expected |= {"channel": "y", "crop": info.scale} if info.task == "sr" else {"crop": 0}
     different = [key for key, value in expected.items() if options[key] != value]
+    if json.loads((folder / "cost.json").read_text(encoding="utf-8"))["tiled_images"]:
+        different.append("tiled_images")
     if results["weights"] != "bundled" or different:
         what = ", ".join(different) or f"weights {results['weights']!r}"
         raise ValueError(f"{folder} was not made by `atd evaluate NAME --weights bundled` and its defaults: see {what}")
