@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from atd.models.super_resolution import DictionaryBlock
@@ -60,10 +62,14 @@ def processes() -> Iterator[Processes]:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    # torchrun's store outlives the processes: without a name of its own, a restarted process would find the addresses
+    # of its predecessors in it.
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    store, rank, count = next(iter(rendezvous("env://")))
+    store = PrefixStore(f"restart_{restarts}", store)
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=count)
     try:
-        restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-        yield Processes(dist.get_rank(), dist.get_world_size(), device, restarted)
+        yield Processes(rank, count, device, restarts > 0)
     finally:
         dist.destroy_process_group()
 

@@ -57,8 +57,8 @@ def _train(
     minutes = checkpoint.state["minutes"] if checkpoint else 0.0
 
     # The network, and a plain copy of it that validates and is saved.
-    extra = {"use_checkpoint": True} if recipe.activation_checkpointing else {}
-    model = registry.create(recipe.model, **recipe.config, **extra)
+    memory = {"use_checkpoint": True} if recipe.activation_checkpointing else {}
+    model = registry.create(recipe.model, **{**recipe.config, **memory})
     if checkpoint:
         model.load_state_dict(checkpoint.tensors["model"])
     elif recipe.finetune_from:
