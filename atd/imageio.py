@@ -37,6 +37,9 @@ SUFFIXES = {
 """File name endings that can be written, and read."""
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 
+JPEG_XMP_BYTES = 65_000
+"""XMP beyond this does not fit into one segment of a JPEG."""
+
 
 def read_image(path: str | os.PathLike[str], *, eight_bit: bool = False) -> Picture:
     """Decode an image file.
@@ -181,6 +184,8 @@ def write_image(path: str | os.PathLike[str], picture: Picture, options: SaveOpt
     if picture.pixels.dtype == np.uint16 and name not in ("PNG", "TIFF"):
         warnings.warn(f"{path}: {name} holds 8 bits, the 16-bit samples are rounded to 8", stacklevel=2)
         picture = replace(picture, pixels=np.rint(picture.pixels / np.float32(257)).astype(np.uint8))
+    if left_out := _cannot_hold(name, picture.metadata):
+        warnings.warn(f"{path}: {name} cannot hold the {' and '.join(left_out)}, left out", stacklevel=2)
     with atomic(path) as temporary:
         if picture.pixels.dtype != np.uint8 and channels > 1:
             write_vips(temporary, picture, name)
@@ -312,6 +317,14 @@ def _cmyk_to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     return converted
 
 
+def _cannot_hold(name: str, metadata: Metadata) -> list[str]:
+    if name == "BMP":
+        parts = {"colour profile": metadata.icc, "EXIF": metadata.exif, "XMP": metadata.xmp}
+        return [part for part, value in parts.items() if value]
+    too_long = name == "JPEG" and len(metadata.xmp or b"") > JPEG_XMP_BYTES
+    return [f"XMP of {len(metadata.xmp or b'')} bytes"] if too_long else []
+
+
 def _save_arguments(picture: Picture, name: str, options: SaveOptions) -> dict[str, Any]:
     metadata = picture.metadata
     arguments: dict[str, Any] = {}
@@ -335,7 +348,7 @@ def _save_arguments(picture: Picture, name: str, options: SaveOptions) -> dict[s
             tags.tagtype[TiffImagePlugin.XMP] = TiffTags.BYTE
             tags[TiffImagePlugin.XMP] = metadata.xmp
             arguments["tiffinfo"] = tags
-    elif metadata.xmp and not (name == "JPEG" and len(metadata.xmp) > 65_000):
+    elif metadata.xmp and not (name == "JPEG" and len(metadata.xmp) > JPEG_XMP_BYTES):
         arguments["xmp"] = metadata.xmp
     if name == "JPEG":
         subsampling = {"444": "4:4:4", "422": "4:2:2", "420": "4:2:0"}[options.subsampling]

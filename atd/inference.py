@@ -198,23 +198,31 @@ class Source:
         return cls(x.shape[-2], x.shape[-1], lambda top, bottom, left, right: x[:, top:bottom, left:right])
 
 
-def choose_tile(model: nn.Module, height: int, width: int, tile: Tile, runner: TileRunner, batch_size: int = 1) -> int:
-    """Longest tile side in pixels for an image; at least the image's longer side when it stays untiled."""
-    multiple = multiple_of(model)
+def choose_tile(
+    runner: TileRunner, height: int, width: int, tile: Tile, batch_size: int = 1, longest: int | None = None
+) -> int:
+    """Longest tile side in pixels for an image; at least the image's longer side when it stays untiled.
+
+    Args:
+        longest: a limit for ``tile="auto"`` that has nothing to do with the network.
+    """
+    multiple = multiple_of(runner.model)
     untiled = -(-max(height, width) // multiple) * multiple
     if tile == "auto":
         # A tiled result is put together in RAM.
         together = height * width * runner.scale**2 * 4 * (runner.takes or 3) if runner.device.type == "cpu" else 0
         fitting = memory.largest_tile(
-            model, height, width, device=runner.device, batch_size=batch_size, reserve=together
+            runner.model, height, width, device=runner.device, batch_size=batch_size, reserve=together
         )
-        if fitting is None:
-            return untiled
-        warnings.warn(
-            f"the free memory of {runner.device} does not hold the whole {width}x{height} image at once: using tiles "
-            f"of {fitting}, which changes the result slightly where a network looks at the whole image",
-            stacklevel=2,
-        )
+        fitting = untiled if fitting is None else fitting
+        if longest is not None:
+            fitting = min(fitting, tile_limit(longest, multiple))
+        if fitting < max(height, width):
+            warnings.warn(
+                f"the {width}x{height} image does not fit into memory at once and is restored in tiles of {fitting}, "
+                f"which changes the result slightly where a network looks at the whole image",
+                stacklevel=2,
+            )
         return fitting
     if tile is None or tile == 0:
         return untiled
@@ -250,7 +258,7 @@ def strips(
     runner = TileRunner(model, dtype, self_ensemble)
     scale, multiple = runner.scale, multiple_of(model)
     if resume is None:
-        position = Position(choose_tile(model, image.height, image.width, tile, runner, batch_size), 0, 0)
+        position = Position(choose_tile(runner, image.height, image.width, tile, batch_size), 0, 0)
     else:
         position = resume
     rows, columns = _plan(image, position, overlap, multiple)

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 
 from atd import memory
 from atd.imageio import SUFFIXES, atomic, check_writable, probe, read_metadata
-from atd.inference import Position, Source, TileRunner, choose_tile, multiple_of, scale_of, strips
+from atd.inference import Position, Source, TileRunner, choose_tile, scale_of, strips
 from atd.picture import ImageError, check_unit_range
 from atd.settings import Settings, output_size, passes, ram_needed
 from atd.tiff import add_exif
-from atd.tiling import tile_limit
 from atd.vips import import_vips, open_vips, save_vips, vips_with_metadata
 
 STRIP_BYTES = 250_000_000
@@ -72,8 +71,6 @@ def stream_file(
         ValueError: `resume`, and the rows were made from something else.
     """
     pyvips = import_vips("streaming a large image from file to file")
-    # Each region is read once; remembering them would only take memory.
-    pyvips.cache_set_max(0)
     header = probe(source, eight_bit=eight_bit)
     height, width, channels = header.shape
     scale = scale_of(network)
@@ -194,11 +191,10 @@ class _Journal:
 
 
 def _tile_for_strips(network: nn.Module, height: int, width: int, channels: int, settings: Settings) -> int:
-    """As `choose_tile`, and no taller than a strip of the result may be in RAM."""
+    """The tile that fits into memory, and no taller than a strip of the result may be in RAM."""
     runner = TileRunner(network, settings.dtype, settings.self_ensemble)
-    tallest = STRIP_BYTES // (width * runner.scale**2 * channels * 4)
-    fitting = choose_tile(network, height, width, "auto", runner, settings.batch_size)
-    return min(fitting, tile_limit(max(tallest, 1), multiple_of(network)))
+    tallest = max(STRIP_BYTES // (width * runner.scale**2 * channels * 4), 1)
+    return choose_tile(runner, height, width, "auto", settings.batch_size, longest=tallest)
 
 
 def _dtype_of(image: Any) -> type:
@@ -268,6 +264,7 @@ def _encode(
         format={np.uint8: "uchar", np.uint16: "ushort", np.float32: "float"}[dtype.type],
         interpretation=_interpretation(channels, dtype),
         access="sequential",
+        revalidate=True,
     )
     if size != (height, width):
         image = image.resize(size[1] / width, vscale=size[0] / height, kernel="lanczos3")

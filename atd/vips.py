@@ -28,7 +28,8 @@ def import_vips(purpose: str) -> Any:
 def open_vips(path: Path, access: str = "sequential") -> Any:
     """An upright pyvips image of a single page, 1 to 4 channels, and uchar, ushort or float samples."""
     pyvips = import_vips(f"{path}: reading it")
-    image = pyvips.Image.new_from_file(str(path), fail_on="truncated", access=access)
+    # libvips remembers files by name: without revalidate, one that has changed since would be read as it was.
+    image = pyvips.Image.new_from_file(str(path), fail_on="truncated", access=access, revalidate=True)
     pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
     if pages > 1:
         raise ImageError(f"{path} has {pages} pages; only single images are restored")

@@ -105,6 +105,15 @@ def test_sixteen_bits_reach_the_network_and_come_back(tmp_path):
     assert np.array_equal(result[::2, ::2][opaque], pixels[opaque])
 
 
+def test_a_deep_file_that_has_changed_is_read_anew(tmp_path):
+    """libvips caches files by name."""
+    pytest.importorskip("pyvips")
+    for seed in (0, 1):
+        pixels = noise(dtype=np.uint16, seed=seed)
+        (tmp_path / "in.png").write_bytes(png_bytes(pixels))
+        assert np.array_equal(read_image(tmp_path / "in.png").pixels, pixels)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_float_tiff(tmp_path, channels):
     tifffile = pytest.importorskip("tifffile")
@@ -300,6 +309,16 @@ def test_bmp(tmp_path, channels):
     pixels = noise(channels=channels)
     write_image(tmp_path / "a.bmp", Picture(pixels))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.bmp")).reshape(pixels.shape), pixels)
+
+
+def test_metadata_that_a_format_cannot_hold_is_told(tmp_path):
+    picture = Picture(noise(), Metadata(icc=SRGB, xmp=XMP))
+    with pytest.warns(UserWarning, match="BMP cannot hold the colour profile and XMP"):
+        write_image(tmp_path / "a.bmp", picture)
+    long = Picture(noise(), Metadata(icc=SRGB, xmp=XMP * 2000))
+    with pytest.warns(UserWarning, match="JPEG cannot hold the XMP of 116000 bytes"):
+        write_image(tmp_path / "a.jpg", long)
+    assert Image.open(tmp_path / "a.jpg").info["icc_profile"] == SRGB
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.bmp"])

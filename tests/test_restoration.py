@@ -54,6 +54,18 @@ def test_tiles_are_even_multiples_and_go_in_batches():
     assert {shape[0] for shape in network.seen} == {4}
 
 
+def test_only_tiles_go_to_the_network_never_the_whole_image():
+    class Watching(Nearest):
+        def forward(self, x):
+            # A view of the whole image would take the whole image along to the device.
+            assert x.untyped_storage().nbytes() == x.numel() * 4
+            return super().forward(x)
+
+    network = Watching()
+    restore_tensor(network, torch.rand(3, 100, 200), tile=64, overlap=16)
+    assert len(network.seen) > 4
+
+
 def test_untiled_is_one_call_with_the_whole_image():
     network = Nearest(size_multiple=16)
     restore_tensor(network, torch.rand(3, 50, 33), tile=None)
@@ -117,7 +129,7 @@ def test_auto_tiles_when_the_image_does_not_fit_and_says_so(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 40_000_000)
     x = torch.rand(3, 100, 90)
     network = Nearest(size_multiple=8)
-    with pytest.warns(UserWarning, match="using tiles of"):
+    with pytest.warns(UserWarning, match="is restored in tiles of"):
         result = restore_tensor(network, x)
     assert len(network.seen) > 1
     assert torch.equal(result, x.repeat_interleave(4, -1).repeat_interleave(4, -2))
