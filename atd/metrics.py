@@ -6,6 +6,7 @@ the input, for a batch. Computation is in float64 on the tensor's device.
 """
 
 import math
+import warnings
 from functools import cache
 from typing import Any, Literal
 
@@ -83,7 +84,9 @@ def _lpips_model(net: str) -> torch.nn.Module:
         import lpips  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError("LPIPS needs the extra `metrics`: pip install atd-restoration[metrics]") from None
-    return lpips.LPIPS(net=net, verbose=False).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the package calls torchvision in a way that is deprecated
+        return lpips.LPIPS(net=net, verbose=False).eval()
 
 
 def _prepare(

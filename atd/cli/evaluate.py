@@ -19,7 +19,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "evaluate",
         help="measure PSNR and SSIM on test sets",
         description="Measure PSNR and SSIM on test sets, under the protocol of the papers. Task, sets, scale, noise "
-        "level or quality, border and channel come from the network unless they are given.",
+        "level or quality, channel and crop come from the network unless they are given.",
     )
     parser.add_argument(
         "model", help="registry name, weights file or folder, hub repository, or bicubic, lanczos, identity"
