@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,7 +176,7 @@ def output_path(folder: Path, benchmark: BenchmarkSet, pair: Pair) -> Path:
 def save_image(path: Path, image: Any) -> None:
     """Write an 8-bit PNG; fast rather than small, because an evaluation should spend its time in the network."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(to_uint8(image)).save(path, compress_level=1)
+    Image.fromarray(to_uint8(image)).save(path, compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def finite(value: float) -> float | None:

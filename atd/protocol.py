@@ -132,7 +132,10 @@ class Protocol:
         target = reference if finished.dtype == np.uint8 else _to_unit(reference)
         if finished.shape != reference.shape:
             raise ValueError(f"the output has shape {finished.shape}, the reference {reference.shape}")
-        rules = {"crop": self.crop, "channel": self.channel}
+        channel, peak = self.channel, None
+        if channel == "y":  # computed once for both metrics
+            finished, target, channel, peak = _luminance(finished), _luminance(target), "gray", 255
+        rules = {"crop": self.crop, "channel": channel, "peak": peak}
         return metrics.psnr(finished, target, **rules), metrics.ssim(finished, target, **rules)
 
     def tensor(self, image: np.ndarray) -> torch.Tensor:
@@ -147,3 +150,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 def _to_unit(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32) / 255
+
+
+def _luminance(image: np.ndarray) -> np.ndarray:
+    return metrics.to_y(image if image.dtype == np.uint8 else image * np.float64(255))

@@ -245,6 +245,15 @@ def test_errors_are_one_sentence(network, photos, capsys, arguments, message):
     assert error.startswith("atd: error: ")
 
 
+def test_noise_compared_on_luminance(photos, tmp_path):
+    assert run("identity", "--sigma", 25, "--channel", "y", "--data", photos, "--out", tmp_path, "--no-images") == 0
+    for name, score in results(tmp_path)["sets"]["photos"]["images"].items():
+        clean = np.asarray(Image.open(photos / name))
+        noisy = (clean / 255 + np.random.RandomState(0).normal(0, 25 / 255, clean.shape)).clip(0, 1)
+        difference = (noisy - clean / 255) @ np.array([65.481, 128.553, 24.966]) / 255
+        assert score["psnr"] == pytest.approx(-10 * np.log10(np.mean(difference**2)), abs=1e-3)
+
+
 def test_gray_and_colour_sets_are_not_mixed(tmp_path, capsys):
     for name, mode in (("gray", "L"), ("colour", "RGB")):
         (tmp_path / name).mkdir()
