@@ -26,7 +26,8 @@ def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
     if batch == 1:
         return rows.index_select(1, index[0])
     offsets = torch.arange(0, batch * count, count, device=index.device)[:, None]
-    return rows.reshape(batch * count, channels).index_select(0, (index + offsets).view(-1)).view(batch, -1, channels)
+    flat = (index + offsets).reshape(-1)
+    return rows.reshape(batch * count, channels).index_select(0, flat).view(batch, -1, channels)
 
 
 def attend_groups(
