@@ -59,6 +59,7 @@ def _train(
     # The network, and a plain copy of it that validates and is saved.
     memory = {"use_checkpoint": True} if recipe.activation_checkpointing else {}
     model = registry.create(recipe.model, **{**recipe.config, **memory})
+    degradation = degradation_of(recipe, model)
     if checkpoint:
         model.load_state_dict(checkpoint.tensors["model"])
     elif recipe.finetune_from:
@@ -69,7 +70,6 @@ def _train(
     plain = registry.create(recipe.model, **recipe.config).to(device).eval() if processes.main else None
 
     # Data.
-    degradation = degradation_of(recipe, model)
     source = _images(recipe, folder, degradation, model.in_channels, say)
     validation = Validation(recipe, model, folder, out, say) if processes.main else None
 
@@ -206,7 +206,10 @@ def _train(
     return out / "model"
 
 
-_AFTER_DIVERGENCE = "continue from the last checkpoint with --resume and a smaller rate, such as lr=1e-4"
+_AFTER_DIVERGENCE = (
+    "continue with --resume and a smaller rate, such as lr=1e-4; where the newest folder of checkpoints/ has diverged "
+    "already, delete it, and the one before is taken"
+)
 
 
 def degradation_of(recipe: Recipe, model: RestorationModel) -> Degradation:

@@ -240,7 +240,9 @@ def test_divergence_stops_the_training_and_keeps_the_last_checkpoint(folder, tmp
     overrides = [*TINY, "iterations=4"]
     train("small_light_x4", folder, tmp_path, *overrides, "iterations=1")
     with pytest.raises(ValueError, match="--resume and a smaller rate"):
-        train("small_light_x4", folder, tmp_path, *overrides, "lr=1e30", "schedule=multistep", resume=True)
+        train("small_light_x4", folder, tmp_path, *overrides, "lr=inf", resume=True)
+    with pytest.raises(ValueError, match=r"the loss is .* in iteration 3: continue with --resume"):
+        train("small_light_x4", folder, tmp_path, *overrides, "lr=inf", "save_minutes=60", resume=True)
     found, _ = training.checkpointing.load_latest(tmp_path / "checkpoints")
     assert all(tensor.isfinite().all() for tensor in found.tensors["model"].values())
     train("small_light_x4", folder, tmp_path, *overrides, resume=True)
