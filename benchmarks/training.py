@@ -189,15 +189,25 @@ def measure_loader(args: argparse.Namespace) -> None:
     files = data.find_images(args.data)
     for label, (degradation, patch) in cases.items():
         source = ImageSource(files, degradation, 3, patch * degradation.scale, cache_gb=8 if "memory" in label else 0)
+        samples = Patches(source, patch, 0)
+        for number in range(4):
+            samples[number]
+        start = time.process_time()
+        for number in range(4, 44):
+            samples[number]
+        milliseconds = (time.process_time() - start) / 40 * 1000
         for workers in args.workers:
-            batches = iter(data.loader(Patches(source, patch, 0), 0, 8, 40, workers=workers))
+            batches = iter(data.loader(samples, 0, 8, 40, workers=workers))
             for _ in range(8):
                 next(batches)
-            start, count = time.perf_counter(), sum(len(inputs) for inputs, _ in batches)
-            rate = count / (time.perf_counter() - start)
-            print(f"{label:22s} patch {patch:3d}, {workers} workers: {rate:.0f} samples a second")
-            rows.append([label, patch, workers, f"{rate:.1f}"])
-    write("loader", ["case", "patch", "workers", "samples_per_second"], rows)
+            begin, count = time.perf_counter(), sum(len(inputs) for inputs, _ in batches)
+            rate = count / (time.perf_counter() - begin)
+            print(
+                f"{label:22s} patch {patch:3d}: {milliseconds:.1f} ms of a core a sample; "
+                f"{workers} workers: {rate:.0f} samples a second"
+            )
+            rows.append([label, patch, f"{milliseconds:.2f}", workers, f"{rate:.1f}"])
+    write("loader", ["case", "patch", "core_milliseconds", "workers", "samples_per_second"], rows)
 
 
 def write(name: str, header: list[str], rows: list[list], append: bool = True) -> None:
