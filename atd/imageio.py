@@ -138,15 +138,18 @@ def from_pil(image: Image.Image) -> Picture:
     return Picture(pixels.reshape(*pixels.shape[:2], -1), metadata, format_name)
 
 
+def check_pil(picture: Picture) -> None:
+    """Refuse what Pillow's images have no mode for."""
+    channels, dtype = picture.pixels.shape[2], picture.pixels.dtype
+    if dtype != np.uint8 and channels > 1:
+        raise ImageError(f"Pillow has no image of {channels} channels of {dtype}: use restore_file, or pass an array")
+
+
 def to_pil(picture: Picture) -> Image.Image:
     """A Pillow image with the metadata in `info`; 16-bit and float colour do not exist there and are an ImageError."""
+    check_pil(picture)
     pixels = picture.pixels
-    channels = pixels.shape[2]
-    if pixels.dtype != np.uint8 and channels > 1:
-        raise ImageError(
-            f"Pillow images cannot hold {channels} channels of {pixels.dtype}: use restore_file, or pass an array"
-        )
-    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if channels == 1 else pixels))
+    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
     values = {
         "icc_profile": picture.metadata.icc,
         "exif": picture.metadata.exif,

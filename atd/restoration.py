@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from atd import memory, streaming
-from atd.imageio import check_writable, from_pil, probe, read_image, to_pil, write_image
+from atd.imageio import check_pil, check_writable, from_pil, probe, read_image, to_pil, write_image
 from atd.inference import Source, Tile, check_device, scale_of, strips
 from atd.picture import Picture, SaveOptions
 from atd.progress import Callback, tile_callback
@@ -70,10 +70,10 @@ def restore(
     network = load_network(model, weights, device)
     with tile_callback(progress) as callback:
         settings = Settings(tile, overlap, batch_size, outscale, self_ensemble, dtype, callback)
-        if isinstance(image, str | os.PathLike):
-            return to_pil(restore_picture(network, read_image(image), settings))
-        if isinstance(image, Image.Image):
-            return to_pil(restore_picture(network, from_pil(image), settings))
+        if isinstance(image, str | os.PathLike | Image.Image):
+            picture = from_pil(image) if isinstance(image, Image.Image) else read_image(image)
+            check_pil(picture)
+            return to_pil(restore_picture(network, picture, settings))
         if isinstance(image, np.ndarray):
             return _restore_array(network, image, settings)
         if isinstance(image, Tensor):

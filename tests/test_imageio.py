@@ -103,6 +103,10 @@ def test_sixteen_bits_reach_the_network_and_come_back(tmp_path):
     result = png_pixels(tmp_path / "out.png")
     opaque = pixels[..., 3] > 0
     assert np.array_equal(result[::2, ::2][opaque], pixels[opaque])
+    network = Nearest()
+    with pytest.raises(ImageError, match="4 channels of uint16: use restore_file"):
+        restore(network, tmp_path / "in.png")
+    assert not network.seen
 
 
 def test_a_deep_file_that_has_changed_is_read_anew(tmp_path):
@@ -397,7 +401,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
 
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", decoded)
     with pytest.raises(MemoryError, match="GB of RAM"):
-        restore_file(Nearest(), tmp_path / "bomb.png", tmp_path / "out.png")
+        restore_file(Nearest(), tmp_path / "bomb.png", tmp_path / "out.png", stream=False)
 
 
 def test_a_result_larger_than_the_free_disk_is_refused_before_any_work(tmp_path, monkeypatch):
