@@ -83,7 +83,7 @@ def plan_jobs(
             jobs.append(Job(path, _target(Path(path.name), output, label, format)))
     # A second run over a folder that holds its own results must not restore those again.
     results = {job.target.resolve() for job in jobs}
-    jobs = [job for job in jobs if job.source.resolve() not in results]
+    jobs = [job for job in dict.fromkeys(jobs) if job.source.resolve() not in results]
     if not jobs:
         raise ValueError(f"no image files in {', '.join(str(path) for path in inputs)}")
     origin: dict[Path, Path] = {}

@@ -129,6 +129,14 @@ def test_format(network, tmp_path, format, ending, name):
     assert Image.open(tmp_path / "out" / f"a_tiny{ending}").format == name
 
 
+def test_a_file_given_twice_is_restored_once_and_names_keep_their_dots(network, tmp_path, capsys):
+    photo(tmp_path / "in" / "a.v2.png")
+    arguments = ("-o", tmp_path / "out", "--model", network, "--format", "jpg", "--overwrite")
+    assert run("-i", tmp_path / "in", tmp_path / "in" / "a.v2.png", *arguments) == 0
+    assert names(tmp_path / "out") == ["a.v2_tiny.jpg"]
+    assert "1 restored" in capsys.readouterr().err
+
+
 def test_two_inputs_never_share_an_output(network, tmp_path, capsys):
     photo(tmp_path / "in" / "a.png")
     photo(tmp_path / "in" / "a.jpg")
