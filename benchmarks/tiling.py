@@ -68,10 +68,12 @@ def main() -> None:
         print(f"{tile or 'untiled'!s:>8s} {mean:8.3f} {whole - mean:8.3f} {difference:25.3f}")
         rows.append([args.model, args.weights, args.overlap, tile or "untiled", f"{mean:.4f}", f"{whole - mean:.4f}"])
     RESULTS.parent.mkdir(exist_ok=True)
+    key = [args.model, args.weights, str(args.overlap)]
+    earlier = list(csv.reader(RESULTS.open(newline="")))[1:] if RESULTS.exists() else []
     with RESULTS.open("w", newline="") as target:
         writer = csv.writer(target)
         writer.writerow(["model", "weights", "overlap", "tile", "psnr_y", "cost_db"])
-        writer.writerows(rows)
+        writer.writerows([*(row for row in earlier if row[:3] != key), *rows])
 
 
 if __name__ == "__main__":
