@@ -223,12 +223,20 @@ class _Batches:
 
 def loader(
     dataset: Patches, first: int, batch: int, iterations: int, *, rank: int = 0, world: int = 1, workers: int = 0
-) -> DataLoader:
+) -> Iterator[list[torch.Tensor]]:
     """`iterations` batches from sample number `first` on; `batch` counts images over all `world` processes."""
-    return DataLoader(
+    batches = DataLoader(
         dataset,
         batch_sampler=_Batches(first, batch, iterations, rank, world),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
     )
+    try:
+        yield from batches
+    except ValueError as error:
+        *traceback, sentence = str(error).strip().splitlines()
+        if not traceback:
+            raise
+        # Errors of a worker process come as its whole traceback, with "<type>: <message>" at the end.
+        raise ValueError(sentence.partition(": ")[2]) from None

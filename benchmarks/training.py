@@ -4,9 +4,9 @@
     python -m benchmarks.training curves --data DIR        # loss of the fast and of the plain path over 200 steps
     python -m benchmarks.training loader --data DIR        # samples a second for each worker process
 
-`steps` times all backends in turn in one process, so that a busy machine slows them alike, and measures the memory of
-each in a process of its own: the rise of the resident set's high-water mark during a step on the CPU (Linux),
-torch.cuda.max_memory_allocated on a card. Results are appended to results/training_*.csv.
+`steps` times all backends in turn in one process, in core seconds on a CPU and wall-clock seconds on a card, and
+measures the memory of each in a process of its own: the rise of the resident set's high-water mark during a step on the
+CPU (Linux), torch.cuda.max_memory_allocated on a card. Results go to results/training_*.csv.
 """
 
 from __future__ import annotations
@@ -92,14 +92,15 @@ def make_step(args: argparse.Namespace) -> Callable[[], None]:
 def measure_steps(args: argparse.Namespace) -> None:
     step = make_step(args)
     names = backends()
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(args.repeats + 1):
         for name in names:
             with ops.use(name):
-                start = time.perf_counter()
+                start = clock()
                 step()
                 if repeat:  # the first of each warms up
-                    seconds[name].append(time.perf_counter() - start)
+                    seconds[name].append(clock() - start)
     plain = statistics.median(seconds["reference"])
     rows = []
     for name in names:

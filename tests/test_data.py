@@ -169,6 +169,16 @@ def test_bad_images_are_named(folder):
         ImageSource(data.find_images(folder), degradation, 3, 64)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_during_the_training_is_named_in_one_line(folder, workers):
+    samples = Patches(source(folder, cache_gb=0), 8, seed=0)
+    (folder / "1.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"1\.png") as error:
+        list(data.loader(samples, 0, 2, 4, workers=workers))
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(str(folder / "1.png"))
+
+
 def test_kinds_of_images(tmp_path):
     rng = np.random.default_rng(0)
     rgba = rng.integers(0, 256, (8, 9, 4), dtype=np.uint8)
