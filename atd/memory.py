@@ -15,6 +15,7 @@ BYTES_PER_PIXEL = {
     ("ATDCVPR", 210): 24_000,
     ("ATDCVPR", 48): 5_700,
     ("ATDU", 48): 5_900,
+    ("ATDU", 24): 5_950,
 }
 """Peak bytes per input pixel beyond the weights, by architecture and embed_dim: measured by ``python -m
 benchmarks.memory`` in float32 on a CPU. Half precision and the GPU kernels take less."""
