@@ -232,12 +232,12 @@ def _make_training(name: str, patch: int, batch: int, variant: Variant, device: 
 def network_cost(name: str, side: int, itemsize: int) -> tuple[float, float]:
     """Bytes and operations of one forward.
 
-    Operations are counted on the meta device; bytes are those of shared/spec's floor, where every stage of a layer
+    Operations are counted on tensors without data; bytes are those of shared/spec's floor, where every stage of a layer
     reads its inputs once and writes its outputs once: 22 C + 4 (E + T) values per token and layer.
     """
+    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = atd.create(NETWORKS[name]).to("meta").eval()
     moved = 0.0
 
     def count(layer: nn.Module, args: tuple, result: object) -> None:
@@ -246,11 +246,13 @@ def network_cost(name: str, side: int, itemsize: int) -> tuple[float, float]:
         wide = layer.convffn.dwconv.depthwise_conv[0].weight.shape[0]
         moved += batch * tokens * (22 * channels + 4 * wide) * itemsize
 
+    model = atd.create(NETWORKS[name]).eval().requires_grad_(False)
     for layer in model.modules():
         if isinstance(layer, ATDLayer | CVPRLayer):
             layer.register_forward_hook(count)
-    with ops.use("reference"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 3, side, side, device="meta"))
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with ops.use("reference"), torch.no_grad(), fake, FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, 3, side, side))
     return moved, counter.get_total_flops()
 
 

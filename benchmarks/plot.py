@@ -32,6 +32,8 @@ def plot(table: Path) -> Path:
 
     with table.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["kind"] == "network"]
+    if not rows:
+        raise SystemExit(f"{table} holds no network rows; run python -m benchmarks --rows 'network/*'.")
     lines: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         lines[row["name"]][row["variant"]].append(row)
@@ -46,7 +48,7 @@ def plot(table: Path) -> Path:
             axis.set(title=name, xlabel="side of the input in pixels", ylabel=label, xscale="log", yscale="log")
             axis.grid(True, which="both", alpha=0.3)
         left.legend(fontsize="small")
-    figure.suptitle(rows[0]["device"] if rows else "")
+    figure.suptitle(rows[0]["device"])
     figure.tight_layout()
     picture = table.with_suffix(".png")
     figure.savefig(picture, dpi=110)
