@@ -8,6 +8,7 @@ import torch
 from numpy_networks import super_resolution, u_network
 from safetensors import safe_open
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import atd
 from atd import ops
@@ -245,6 +246,20 @@ def test_position_index_is_optional_but_checked(family):
     state[keys[0]] = state[keys[0]].flip(0)
     with pytest.raises(RuntimeError, match="not the index of a"):
         model.load_state_dict(state)
+
+
+@FAMILIES
+def test_tables_of_one_mode_do_not_reach_another(family):
+    """Index tables are kept from call to call: not those without data, and none that autograd would refuse."""
+    model = randomised(family(**TINY[family])).double()
+    image = torch.rand(1, 3, 24, 24, dtype=torch.float64)  # a grid that no other test uses
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        model(torch.empty_like(image))
+    with torch.inference_mode():
+        expected = model(image).clone()
+    output = model(image)
+    output.sum().backward()
+    torch.testing.assert_close(output.detach(), expected, rtol=0, atol=1e-10)
 
 
 def test_half_precision_keeps_shape_and_dtype():

@@ -97,7 +97,7 @@ def test_published_rates(id, iteration, factor):
 
 
 def test_cosine_follows_iterations_or_the_clock():
-    recipe = recipes.get("small_light_x4").override(["warmup=0", "iterations=100", "minutes=10"])
+    recipe = recipes.get("small_light_x3").override(["warmup=0", "iterations=100", "minutes=10"])
     assert optim.rate_factor(recipe, 50, 0) == pytest.approx(0.5)
     assert optim.rate_factor(recipe, 10, 5) == pytest.approx(0.5)
     assert optim.rate_factor(recipe, 25, 0) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))

@@ -15,6 +15,15 @@ PUBLISHED_MASK = -100.0
 FAST_MASK = -10000.0
 
 
+def _traced() -> bool:
+    """Whether tables must be built afresh, because they are part of a graph or are tensors without data.
+
+    In a graph sizes may be symbolic. Under a mode such as FakeTensorMode, which counts or traces operations, every new
+    tensor is of that mode's own kind, and keeping it would hand it to the next real image.
+    """
+    return torch.compiler.is_compiling() or type(torch.empty(0)) is not Tensor
+
+
 def relative_position_index(window: int) -> Tensor:
     """(w², w²) int64: row of the bias table for each pair of places in a window, indexed as in Swin."""
     y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
@@ -41,9 +50,10 @@ class WindowOrder(NamedTuple):
 
 def window_order(height: int, width: int, window: int, shift: int, device: torch.device) -> WindowOrder:
     """The :class:`WindowOrder` of a ``height × width`` grid (multiples of ``window``) rolled by ``−shift``."""
-    if torch.compiler.is_compiling():  # a graph builds its tables itself: sizes may be symbolic
+    if _traced():
         return _window_order(height, width, window, shift, device)
-    return _cached_window_order(height, width, window, shift, device)
+    with torch.inference_mode(False):  # a table kept from an inference must serve a training
+        return _cached_window_order(height, width, window, shift, device)
 
 
 def _window_order(height: int, width: int, window: int, shift: int, device: torch.device) -> WindowOrder:
@@ -68,9 +78,10 @@ _cached_window_order = functools.lru_cache(maxsize=32)(_window_order)
 
 def shift_masks(window: int, shift: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """(w², w²) additive masks of the windows in the last column, in the last row and in the corner."""
-    if torch.compiler.is_compiling():
+    if _traced():
         return _shift_masks(window, shift, device, dtype)
-    return _cached_shift_masks(window, shift, device, dtype)
+    with torch.inference_mode(False):
+        return _cached_shift_masks(window, shift, device, dtype)
 
 
 def _shift_masks(window: int, shift: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
