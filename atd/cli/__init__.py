@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 
@@ -22,8 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"atd {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
-        if importlib.util.find_spec(f"atd.cli.{command}"):  # TODO: until all commands have landed
-            importlib.import_module(f"atd.cli.{command}").add_parser(subparsers)
+        importlib.import_module(f"atd.cli.{command}").add_parser(subparsers)
     return parser
 
 
