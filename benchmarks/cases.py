@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 import atd
 from atd import ops
-from atd.models.atd_cvpr import CVPRLayer
-from atd.models.layers import ATDLayer
+from atd.models.layers import DictionaryLayer
 from benchmarks.measure import Run
 
 
@@ -202,7 +201,7 @@ def _build(name: str, variant: Variant, device: torch.device) -> nn.Module:
         # Layers of one kind share a graph, so a network compiles in the time of a few layers.
         torch._dynamo.config.recompile_limit = 64
         for layer in model.modules():
-            if isinstance(layer, ATDLayer | CVPRLayer):
+            if isinstance(layer, DictionaryLayer):
                 layer.compile(fullgraph=True, dynamic=False)
     return model
 
@@ -248,7 +247,7 @@ def network_cost(name: str, side: int, itemsize: int) -> tuple[float, float]:
 
     model = atd.create(NETWORKS[name]).eval().requires_grad_(False)
     for layer in model.modules():
-        if isinstance(layer, ATDLayer | CVPRLayer):
+        if isinstance(layer, DictionaryLayer):
             layer.register_forward_hook(count)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with ops.use("reference"), torch.no_grad(), fake, FlopCounterMode(display=False) as counter:

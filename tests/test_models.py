@@ -1,6 +1,8 @@
 """The networks against the golden data, against NumPy, and against what they promise of every input."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -9,9 +11,13 @@ from numpy_networks import super_resolution, u_network
 from safetensors import safe_open
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils import parametrize
 
 import atd
 from atd import ops
+from atd.models import blockwise
+from atd.models.layers import DictionaryLayer
+from atd.models.super_resolution import DictionaryBlock
 
 ARCHITECTURES = {"v1": atd.ATDCVPR, "v2": atd.ATD, "u": atd.ATDU}
 
@@ -69,16 +75,36 @@ def numpy_output(model, image: torch.Tensor) -> np.ndarray:
     return np.stack([super_resolution(tensors, model.config, one, cvpr) for one in images])
 
 
+class ToZero(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 0 * x
+
+
+FORMS = ("reference", "torch", "blockwise", "blockwise in small pieces")
+
+
+@contextlib.contextmanager
+def computed_as(form: str) -> Iterator[None]:
+    """A way to compute a network on a CPU; where gradients are recorded, blocks run layer by layer."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ops.use("reference" if form == "reference" else "torch"))
+        if form.startswith("blockwise"):
+            stack.enter_context(torch.no_grad())
+        if form.endswith("small pieces"):
+            stack.enter_context(pytest.MonkeyPatch.context()).setattr(blockwise, "_PIECE_BYTES_PER_THREAD", 1000)
+        yield
+
+
 def assert_equals_numpy(model, image: torch.Tensor) -> None:
     randomised(model).double()
     expected = numpy_output(model, image)
-    for backend in ("reference", "torch"):
-        with ops.use(backend), torch.no_grad():
-            output = model(image.double()).numpy()
-        np.testing.assert_allclose(output, expected, rtol=0, atol=1e-9 * np.ptp(expected), err_msg=backend)
+    for form in FORMS:
+        with computed_as(form):
+            output = model(image.double()).detach().numpy()
+        np.testing.assert_allclose(output, expected, rtol=0, atol=1e-9 * np.ptp(expected), err_msg=form)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     "name",
     [
@@ -93,7 +119,7 @@ def assert_equals_numpy(model, image: torch.Tensor) -> None:
         "atd_u_gray",
     ],
 )
-def test_golden(golden, name, backend):
+def test_golden(golden, name, form):
     with safe_open(golden / f"{name}.safetensors", "pt") as file:
         architecture, config = file.metadata()["arch"], json.loads(file.metadata()["config"])
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is not iterable)
@@ -102,9 +128,9 @@ def test_golden(golden, name, backend):
     model = ARCHITECTURES[architecture](**config).eval()
     model.load_state_dict({key.removeprefix("state_dict."): value for key, value in tensors.items()}, strict=True)
     span = expected.max() - expected.min()
-    with ops.use(backend), torch.no_grad():
-        single = model(image)
-        double = model.double()(image.double())
+    with computed_as(form):
+        single = model(image).detach()
+        double = model.double()(image.double()).detach()
     assert (double - expected).abs().max() <= 1e-9 * span
     psnr = 20 * torch.log10(span / (single - expected).square().mean().sqrt())
     assert psnr > (100 if architecture == "v1" else 130)
@@ -166,6 +192,41 @@ def test_batch_equals_single_images(family):
         together = model(images)
         alone = torch.cat([model(image[None]) for image in images])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
+
+
+@FAMILIES
+def test_inference_leaves_tokens_and_parameters_as_they_are(family):
+    model = randomised(family(**TINY[family]))
+    parameters = {name: value.clone() for name, value in model.state_dict().items()}
+    block = next(part for part in model.modules() if isinstance(part, DictionaryBlock))
+    tokens = torch.rand(2, 64, block.td.shape[1])
+    before = tokens.clone()
+    with torch.no_grad():
+        output = block(tokens, (8, 8))
+    assert not torch.equal(output, tokens)
+    assert torch.equal(tokens, before)
+    assert all(torch.equal(value, parameters[name]) for name, value in model.state_dict().items())
+
+
+@FAMILIES
+@pytest.mark.parametrize("part", ["layer", "wqkv", "convffn.fc2", "attn_win"])
+def test_what_stands_in_for_a_module_takes_part_in_inference(family, part):
+    """Hooks, adapters and the like must be called, although inference on a CPU does without the modules' forwards."""
+    model = randomised(family(**TINY[family]))
+    image = torch.rand(1, 3, 8, 8)
+    layer = next(part for part in model.modules() if isinstance(part, DictionaryLayer))
+    calls = []
+    hook = (layer if part == "layer" else layer.get_submodule(part)).register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        expected = model(image)
+        assert calls
+        hook.remove()
+        torch.testing.assert_close(model(image), expected)
+        layer.wqkv = nn.Sequential(layer.wqkv, ToZero())
+        assert not torch.allclose(model(image), expected)
+        layer.wqkv = layer.wqkv[0]
+        parametrize.register_parametrization(layer.convffn.fc2, "weight", ToZero())
+        assert not torch.allclose(model(image), expected)
 
 
 @FAMILIES

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
-
 from atd.models.layers import ATDLayer, initialise
 from atd.models.super_resolution import SuperResolutionModel
 
@@ -63,7 +61,7 @@ class ATD(SuperResolutionModel):
         upsampler: str | None = "pixelshuffle",
         resi_connection: str = "1conv",
     ) -> None:
-        def make_layer(group: int, index: int) -> nn.Module:
+        def make_layer(group: int, index: int) -> ATDLayer:
             return ATDLayer(
                 embed_dim,
                 num_heads=num_heads[group],

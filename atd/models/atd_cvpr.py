@@ -9,57 +9,48 @@ import torch
 from torch import Tensor, nn
 
 from atd import ops
-from atd.models.layers import CategoryAttention, ConvFFN, Grid, TokenDictionaryAttention, WindowAttention, initialise
+from atd.models.layers import DictionaryLayer, Lookup, TokenDictionaryAttention, initialise
 from atd.models.super_resolution import SuperResolutionModel
 
 
-class CVPRLayer(nn.Module):
-    """One layer of the CVPR 2024 networks; all but the last of a block hand a refined dictionary on."""
+class CVPRLayer(DictionaryLayer):
+    """A layer of the CVPR 2024 networks; all but the last of a block hand a refined dictionary on.
+
+    Args:
+        num_tokens: dictionary entries M.
+        reducted_dim: channels r of dictionary queries and keys.
+        qkv_bias: biases of ``wqkv``, ``wq/wk/wv`` and ``attn_aca.proj``.
+        refines: whether the layer refines the dictionary.
+        rest: as in :class:`DictionaryLayer`.
+    """
 
     def __init__(
-        self,
-        dim: int,
-        *,
-        num_heads: int,
-        window_size: int,
-        shift: int,
-        category_size: int,
-        num_tokens: int,
-        reducted_dim: int,
-        convffn_kernel_size: int,
-        mlp_ratio: float,
-        qkv_bias: bool,
-        refines: bool,
+        self, dim: int, *, num_tokens: int, reducted_dim: int, qkv_bias: bool, refines: bool, **rest: Any
     ) -> None:
-        super().__init__()
-        self.shift = shift
-        self.num_tokens = num_tokens
-        self.refines = refines
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.wqkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.attn_win = WindowAttention(dim, window_size, num_heads, bias=True)
-        self.attn_atd = TokenDictionaryAttention(
-            dim, reducted_dim, num_tokens, qkv_bias, scales=num_tokens, max_scale=1.0
+        super().__init__(
+            dim,
+            dictionary_attention=TokenDictionaryAttention(
+                dim, reducted_dim, num_tokens, qkv_bias, scales=num_tokens, max_scale=1.0
+            ),
+            category_channels=0,
+            learned_scale=True,
+            qkv_bias=qkv_bias,
+            bias=True,
+            ffn_bias=True,
+            index_in_state=False,
+            **rest,
         )
-        self.attn_aca = CategoryAttention(dim, num_heads, category_size, qkv_bias, learned_scale=True)
-        self.convffn = ConvFFN(dim, int(dim * mlp_ratio), 0, convffn_kernel_size, bias=True)
+        self.refines = refines
         if refines:
             self.norm3 = nn.InstanceNorm1d(num_tokens, affine=True)
             self.sigma = nn.Parameter(torch.zeros(num_tokens, 1))
 
-    def forward(self, x: Tensor, dictionary: Tensor, grid: Grid) -> Tensor | tuple[Tensor, Tensor]:
-        u = self.norm1(x)
-        qkv = self.wqkv(u)
-        query, key, value, logit_scale = self.attn_atd.project(u, dictionary)
-        x_td, category = ops.dictionary_attention(query, key, value, logit_scale)
-        order, inverse = ops.category_partition(category, self.num_tokens)
-        x = x + x_td + self.attn_win(qkv, grid, self.shift) + self.attn_aca(qkv, order, inverse)
-        x = x + self.convffn(self.norm2(x), grid)
+    def next_dictionary(self, lookup: Lookup, x: Tensor, dictionary: Tensor) -> Tensor:
         if not self.refines:
-            return x
-        return x, ops.dictionary_refinement(
-            query, key, logit_scale, x, dictionary, self.norm3.weight, self.norm3.bias, self.sigma
+            return dictionary
+        norm = self.norm3
+        return ops.dictionary_refinement(
+            lookup.query, lookup.key, lookup.logit_scale, x, dictionary, norm.weight, norm.bias, self.sigma
         )
 
 
@@ -95,7 +86,7 @@ class ATDCVPR(SuperResolutionModel):
         resi_connection: str = "1conv",
         no_norm: bool = False,
     ) -> None:
-        def make_layer(group: int, index: int) -> nn.Module:
+        def make_layer(group: int, index: int) -> CVPRLayer:
             return CVPRLayer(
                 embed_dim,
                 num_heads=num_heads[group],

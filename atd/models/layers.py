@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from einops import rearrange
@@ -52,6 +52,19 @@ class PositionIndexState(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
 
 
+class Lookup(NamedTuple):
+    """The arguments of :func:`atd.ops.dictionary_attention`."""
+
+    query: Tensor
+    """(b, n, r)"""
+    key: Tensor
+    """(b, M, r)"""
+    value: Tensor
+    """(b, M, C)"""
+    logit_scale: Tensor
+    """(1,) or (M,)"""
+
+
 class TokenDictionaryAttention(nn.Module):
     """Token-dictionary cross-attention with its projections (CVPR 2024, eq. 4 and 5; TPAMI 2026, section 3.2).
 
@@ -69,11 +82,14 @@ class TokenDictionaryAttention(nn.Module):
         self.max_scale = max_scale
         self.log_tokens = math.log(num_tokens)
 
-    def project(self, tokens: Tensor, dictionary: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """query (b, n, r), key (b, M, r), value (b, M, C) and logit scale (1,) or (M,)."""
+    def project(self, tokens: Tensor, dictionary: Tensor) -> Lookup:
+        return Lookup(self.wq(tokens), *self.entries(dictionary))
+
+    def entries(self, dictionary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What does not depend on the tokens: key, value and logit scale of a :class:`Lookup`."""
         scale = self.scale.to(wide_dtype(self.scale))
         logit_scale = 1 + scale.clamp(0, self.max_scale) * self.log_tokens
-        return self.wq(tokens), self.wk(dictionary), self.wv(dictionary), logit_scale
+        return self.wk(dictionary), self.wv(dictionary), logit_scale
 
 
 class WindowAttention(nn.Module):
@@ -116,12 +132,16 @@ class CategoryAttention(nn.Module):
         else:
             self.logit_scale = None
 
+    def scale(self) -> float | Tensor:
+        """Factor of the logits; a tensor without axes, in float32 or better, where it is learned."""
+        if self.logit_scale is None:
+            return self.default_scale
+        wide = self.logit_scale.to(wide_dtype(self.logit_scale))
+        return wide.clamp(max=self.MAX_LOGIT_SCALE).exp().view(())
+
     def forward(self, qkv: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        scale = self.default_scale
-        if self.logit_scale is not None:
-            wide = self.logit_scale.to(wide_dtype(self.logit_scale))
-            scale = wide.clamp(max=self.MAX_LOGIT_SCALE).exp().view(())
-        return self.proj(ops.category_attention(qkv, order, inverse, self.category_size, self.num_heads, scale))
+        output = ops.category_attention(qkv, order, inverse, self.category_size, self.num_heads, self.scale())
+        return self.proj(output)
 
 
 class DepthwiseConv(nn.Module):
@@ -133,7 +153,7 @@ class DepthwiseConv(nn.Module):
         self.depthwise_conv = nn.Sequential(conv)
 
     def kernel(self) -> tuple[Tensor, Tensor | None]:
-        """Weight (C, 1, k, k) and bias (C,)."""
+        """Weight (E, 1, k, k) and bias (E,)."""
         conv = cast(nn.Conv2d, self.depthwise_conv[0])
         return conv.weight, conv.bias
 
@@ -155,16 +175,22 @@ class ConvFFN(nn.Module):
         return self.fc2(ops.category_feedforward(hidden, grid, weight, bias, features, category))
 
 
-class ATDLayer(nn.Module):
-    """One layer of the TPAMI 2026 networks: three attentions in parallel, then the category-aware feed-forward.
+class DictionaryLayer(nn.Module):
+    """What the layers of all three networks share: three attentions in parallel, then the feed-forward network.
 
     Args:
         dim: channels C.
-        num_tokens: dictionary entries M.
-        dim_ffn_td: category channels T of the feed-forward network.
+        num_heads: heads H of the window and category attentions.
+        window_size: side w of a window.
         shift: shift of the windows, 0 on even layers and half a window on odd ones.
-        attention_bias: biases of ``wqkv``, ``wq/wk/wv`` and ``attn_aca.proj``.
-        bias: biases of ``attn_win.proj`` and ``fc_td``.
+        category_size: rows g of a group of the category attention.
+        dictionary_attention: cross-attention to the dictionary, with its projections.
+        mlp_ratio: the feed-forward network is int(C · mlp_ratio) wide.
+        category_channels: channels T that the feed-forward network gets from a token's category, 0 for none.
+        convffn_kernel_size: side of the depthwise kernel.
+        learned_scale: whether the category attention learns the scale of its logits.
+        qkv_bias: biases of ``wqkv`` and ``attn_aca.proj``.
+        bias: bias of ``attn_win.proj``.
         ffn_bias: biases of ``convffn``.
         index_in_state: whether the state dict carries the window's index buffer (ATD-U).
     """
@@ -177,37 +203,84 @@ class ATDLayer(nn.Module):
         window_size: int,
         shift: int,
         category_size: int,
-        num_tokens: int,
-        reducted_dim: int,
-        dim_ffn_td: int,
-        convffn_kernel_size: int,
+        dictionary_attention: TokenDictionaryAttention,
         mlp_ratio: float,
-        attention_bias: bool,
+        category_channels: int,
+        convffn_kernel_size: int,
+        learned_scale: bool,
+        qkv_bias: bool,
         bias: bool,
         ffn_bias: bool,
         index_in_state: bool,
     ) -> None:
         super().__init__()
         self.shift = shift
-        self.num_tokens = num_tokens
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
-        self.wqkv = nn.Linear(dim, 3 * dim, bias=attention_bias)
+        self.wqkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.attn_win = (IndexedWindowAttention if index_in_state else WindowAttention)(
             dim, window_size, num_heads, bias
         )
-        self.attn_atd = TokenDictionaryAttention(dim, reducted_dim, num_tokens, attention_bias)
-        self.attn_aca = CategoryAttention(dim, num_heads, category_size, attention_bias, learned_scale=False)
-        self.fc_td = nn.Linear(dim, dim_ffn_td, bias=bias)
-        self.convffn = ConvFFN(dim, int(dim * mlp_ratio), dim_ffn_td, convffn_kernel_size, ffn_bias)
+        self.attn_atd = dictionary_attention
+        self.attn_aca = CategoryAttention(dim, num_heads, category_size, qkv_bias, learned_scale=learned_scale)
+        self.convffn = ConvFFN(dim, int(dim * mlp_ratio), category_channels, convffn_kernel_size, ffn_bias)
 
-    def forward(self, x: Tensor, dictionary: Tensor, grid: Grid) -> Tensor:
+    def forward(self, x: Tensor, dictionary: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Tokens (b, n, C) and the dictionary (b, M, C) for the next layer, from those of the layer before."""
         u = self.norm1(x)
         qkv = self.wqkv(u)
-        x_td, category = ops.dictionary_attention(*self.attn_atd.project(u, dictionary))
-        order, inverse = ops.category_partition(category, self.num_tokens)
+        lookup = self.attn_atd.project(u, dictionary)
+        x_td, category = ops.dictionary_attention(*lookup)
+        order, inverse = ops.category_partition(category, dictionary.shape[1])
         x = x + x_td + self.attn_win(qkv, grid, self.shift) + self.attn_aca(qkv, order, inverse)
-        return x + self.convffn(self.norm2(x), grid, self.fc_td(dictionary), category)
+        x = x + self.convffn(self.norm2(x), grid, self.category_features(dictionary), category)
+        return x, self.next_dictionary(lookup, x, dictionary)
+
+    def category_features(self, dictionary: Tensor) -> Tensor | None:
+        """(b, M, T) channels that the feed-forward network gives to the tokens of a category; None for none."""
+        return None
+
+    def next_dictionary(self, lookup: Lookup, x: Tensor, dictionary: Tensor) -> Tensor:
+        """The next layer's dictionary, given this layer's query, key, value and logit scale, and its output."""
+        return dictionary
+
+
+class ATDLayer(DictionaryLayer):
+    """A layer of the TPAMI 2026 networks: the dictionary stays, and every category has channels of its own.
+
+    Args:
+        num_tokens: dictionary entries M.
+        reducted_dim: channels r of dictionary queries and keys.
+        dim_ffn_td: category channels T of the feed-forward network.
+        attention_bias: biases of ``wqkv``, ``wq/wk/wv`` and ``attn_aca.proj``.
+        bias: biases of ``attn_win.proj`` and ``fc_td``.
+        rest: as in :class:`DictionaryLayer`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_tokens: int,
+        reducted_dim: int,
+        dim_ffn_td: int,
+        attention_bias: bool,
+        bias: bool,
+        **rest: Any,
+    ) -> None:
+        super().__init__(
+            dim,
+            dictionary_attention=TokenDictionaryAttention(dim, reducted_dim, num_tokens, attention_bias),
+            category_channels=dim_ffn_td,
+            learned_scale=False,
+            qkv_bias=attention_bias,
+            bias=bias,
+            **rest,
+        )
+        self.fc_td = nn.Linear(dim, dim_ffn_td, bias=bias)
+
+    def category_features(self, dictionary: Tensor) -> Tensor:
+        return self.fc_td(dictionary)
 
 
 def dictionary_parameter(num_tokens: int, dim: int) -> nn.Parameter:

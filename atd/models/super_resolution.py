@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
+from atd.models import blockwise
 from atd.models.base import ImageNormalisation, RestorationModel, run_layer
-from atd.models.layers import PositionIndexState, dictionary_parameter, expand_dictionary, to_image, to_tokens
+from atd.models.layers import (
+    DictionaryLayer,
+    Grid,
+    PositionIndexState,
+    dictionary_parameter,
+    expand_dictionary,
+    to_image,
+    to_tokens,
+)
 from atd.models.reconstruction import ReconstructionHead, residual_conv
 
 
@@ -25,22 +34,21 @@ class PatchEmbedding(nn.Module):
 
 
 class DictionaryBlock(nn.Module):
-    """Layers that work with one learned token dictionary ``td``.
+    """Layers that work with one learned token dictionary ``td``, each handing it on to the next."""
 
-    A layer answers with its tokens, or with its tokens and the dictionary refined for the next layer.
-    """
-
-    def __init__(self, dim: int, num_tokens: int, layers: Sequence[nn.Module], checkpointed: bool) -> None:
+    def __init__(self, dim: int, num_tokens: int, layers: Sequence[DictionaryLayer], checkpointed: bool) -> None:
         super().__init__()
         self.td = dictionary_parameter(num_tokens, dim)
         self.layers = nn.ModuleList(layers)
         self.checkpointed = checkpointed
 
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        layers = cast(Sequence[DictionaryLayer], self.layers)
+        if blockwise.serves(layers, x):
+            return blockwise.run(layers, x, self.td, grid)
         dictionary = expand_dictionary(self.td, x.shape[0])
-        for layer in self.layers:
-            result = run_layer(layer, x, dictionary, grid, checkpointed=self.checkpointed)
-            x, dictionary = result if isinstance(result, tuple) else (result, dictionary)
+        for layer in layers:
+            x, dictionary = run_layer(layer, x, dictionary, grid, checkpointed=self.checkpointed)
         return x
 
 
@@ -53,7 +61,7 @@ class ResidualGroup(nn.Module):
         self.conv = residual_conv(dim, resi_connection)
         self.norm = nn.LayerNorm(dim) if closing_norm else None
 
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
         image = to_image(self.residual_group(x, grid), grid)
         x = to_tokens(self.conv(image)) + x
         return x if self.norm is None else self.norm(x)
@@ -64,7 +72,7 @@ class SuperResolutionModel(RestorationModel, PositionIndexState, ReconstructionH
 
     def build(
         self,
-        make_layer: Callable[[int, int], nn.Module],
+        make_layer: Callable[[int, int], DictionaryLayer],
         *,
         in_chans: int,
         embed_dim: int,

@@ -47,14 +47,19 @@ def _reference(qkv, order, inverse, group_size, num_heads, scale) -> Tensor:
     return torch.gather(output, 1, inverse[:, :, None].expand(-1, -1, channels // 3))
 
 
+def group_rows(order: Tensor, size: int) -> Tensor:
+    """(b, groups·size): the category order (b, n), its last group filled as :func:`category_attention` describes."""
+    pad = -order.shape[1] % size
+    return torch.cat([order, order[:, order.shape[1] - pad :]], dim=1) if pad else order
+
+
 def _indexed(qkv, order, inverse, group_size, num_heads, scale) -> Tensor:
     batch, tokens, channels = qkv.shape
     size = min(tokens, group_size)
-    pad = -tokens % size
-    rows = torch.cat([order, order[:, tokens - pad :]], dim=1) if pad else order
+    rows = group_rows(order, size)
     groups = gather_rows(qkv, rows).view(batch, -1, size, channels)
     output = attend_groups(groups, num_heads, scale=scale)
-    return gather_rows(output.reshape(batch, tokens + pad, -1), inverse)
+    return gather_rows(output.reshape(batch, rows.shape[1], -1), inverse)
 
 
 def _triton():

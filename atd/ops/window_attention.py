@@ -38,7 +38,7 @@ def window_attention(
 def window_bias(bias_table: Tensor, window: int) -> Tensor:
     """(H, w², w²): the bias table spread over all pairs of places in a window."""
     index = relative_position_index(window).to(bias_table.device)
-    return bias_table[index.view(-1)].view(window**2, window**2, -1).permute(2, 0, 1)
+    return bias_table.t()[:, index.view(-1)].view(-1, window**2, window**2)
 
 
 def _reference(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
@@ -83,21 +83,33 @@ def _reference_mask(height: int, width: int, window: int, shift: int, like: Tens
     return (regions[:, None, :] != regions[:, :, None]).to(like.dtype) * PUBLISHED_MASK
 
 
+def window_kinds(
+    bias_table: Tensor, grid: tuple[int, int], window: int, shift: int, like: Tensor
+) -> list[tuple[Tensor, Tensor]]:
+    """The windows sorted by the mask they need: the tokens of each kind, window by window, and the term of its logits.
+
+    Returns:
+        Pairs of (windows·w²,) int64 and (H, w², w²) in the dtype of ``like``, in the order of
+        :func:`atd.ops.geometry.window_order`; kinds without a window are left out.
+    """
+    order, _, counts = window_order(grid[0], grid[1], window, shift, like.device)
+    bias = window_bias(bias_table, window).to(like.dtype)
+    biases = [bias]
+    if shift:
+        biases += [bias + mask for mask in shift_masks(window, shift, like.device, like.dtype)]
+    kinds = zip(order.split([count * window**2 for count in counts]), biases, strict=True)
+    return [(rows, kind_bias) for rows, kind_bias in kinds if rows.numel()]
+
+
 def _indexed(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
     """Gather the rows window by window, attend, gather them back; masks only for the windows that need one."""
     batch, _, channels = qkv.shape
-    area = window**2
-    order, inverse, counts = window_order(grid[0], grid[1], window, shift, qkv.device)
-    bias = window_bias(bias_table, window).to(qkv.dtype)
-    biases = [bias]
-    if shift:
-        biases += [bias + mask for mask in shift_masks(window, shift, qkv.device, qkv.dtype)]
     outputs = [
-        attend_groups(gather_rows(qkv, rows).view(batch, -1, area, channels), num_heads, bias=kind_bias)
-        for rows, kind_bias in zip(order.split([count * area for count in counts]), biases, strict=True)
-        if rows.numel()
+        attend_groups(gather_rows(qkv, rows).view(batch, -1, window**2, channels), num_heads, bias=bias)
+        for rows, bias in window_kinds(bias_table, grid, window, shift, qkv)
     ]
     output = torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+    inverse = window_order(grid[0], grid[1], window, shift, qkv.device).inverse
     return gather_rows(output.view(batch, -1, channels // 3), inverse)
 
 

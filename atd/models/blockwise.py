@@ -1,0 +1,215 @@
+"""The layers of a block for inference on a CPU: in place, and piece by piece.
+
+What costs a CPU time in these networks is memory rather than arithmetic. Run one after another over the whole image,
+the thirty operations of a layer each read feature maps of many megabytes from memory and write new ones, into pages
+that the system has to find and clear first. Here two feature maps, of the rows (q | k | v) and of the feed-forward
+network, serve all layers of a block; the tokens are changed in place; and everything between is formed for so few
+tokens at a time that it stays in the cores' own caches. The results are those of
+:meth:`atd.models.layers.DictionaryLayer.forward` up to the order of additions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from atd import ops
+from atd.models.layers import (
+    CategoryAttention,
+    ConvFFN,
+    DepthwiseConv,
+    DictionaryLayer,
+    Grid,
+    IndexedWindowAttention,
+    Lookup,
+    TokenDictionaryAttention,
+    WindowAttention,
+)
+from atd.ops.backend import resolve
+from atd.ops.category_attention import group_rows
+from atd.ops.grouped_attention import attend_groups
+from atd.ops.window_attention import window_kinds
+
+# The largest tensor of a piece; a core's own cache holds it and what is made of it.
+_PIECE_BYTES_PER_THREAD = 512 << 10
+# Feature maps of the feed-forward network are this many channels wide or a multiple: odd widths such as ATD-U's 133
+# leave rows unaligned, which slows the convolution and the products. The channels added are zero throughout.
+_CHANNEL_MULTIPLE = 8
+
+_KNOWN_PARTS = {
+    CategoryAttention, ConvFFN, DepthwiseConv, IndexedWindowAttention, TokenDictionaryAttention, WindowAttention,
+    nn.Conv2d, nn.InstanceNorm1d, nn.LayerNorm, nn.Linear, nn.Sequential,
+}  # fmt: skip
+
+
+def serves(layers: Sequence[DictionaryLayer], x: Tensor) -> bool:
+    """Whether :func:`run` can stand for the layers' own ``forward``.
+
+    It uses the parameters without calling the modules that hold them, so it leaves alone whatever stands in the place
+    of a plain module or parameter: hooks, compiled layers, adapters, quantised or sharded weights.
+    """
+    return (
+        x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and type(x) is Tensor
+        and resolve(x) == "torch"
+        and all(_is_plain(layer) for layer in layers)
+    )
+
+
+def _is_plain(layer: DictionaryLayer) -> bool:
+    parts = list(layer.modules())
+    return (
+        all(type(part) in _KNOWN_PARTS for part in parts[1:])
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+        and layer._compiled_call_impl is None
+        and all(type(parameter) is nn.Parameter for parameter in layer.parameters())
+    )
+
+
+def run(layers: Sequence[DictionaryLayer], x: Tensor, dictionary: Tensor, grid: Grid) -> Tensor:
+    """Tokens (b, n, C) through all ``layers``, starting with ``dictionary`` (M, C); ``x`` itself is left as it is."""
+    output = x.clone(memory_format=torch.contiguous_format)
+    maps = _FeatureMaps.allocate(layers, output, grid)
+    for tokens in output:
+        entries = dictionary[None]
+        for layer in layers:
+            lookup, category = _attend_(layer, tokens, entries, grid, maps)
+            _feed_forward_(layer, tokens, entries, category, grid, maps)
+            entries = layer.next_dictionary(lookup, tokens[None], entries)
+    return output
+
+
+class _FeatureMaps(NamedTuple):
+    """What is as large as the image and serves one layer after the other."""
+
+    qkv: Tensor
+    """(n, 3C)"""
+    query: Tensor
+    """(n, r)"""
+    category: Tensor
+    """(n,) int64"""
+    hidden: Tensor
+    """(k − 1 + h, w, E): above and below the image lie the zero rows that the k×k convolution pads with."""
+
+    @classmethod
+    def allocate(cls, layers: Sequence[DictionaryLayer], x: Tensor, grid: Grid) -> _FeatureMaps:
+        tokens = x.shape[1]
+        first = layers[0]
+        kernel = first.convffn.dwconv.kernel()[0]
+        width = -(-len(kernel) // _CHANNEL_MULTIPLE) * _CHANNEL_MULTIPLE
+        margin = kernel.shape[-1] // 2
+        hidden = x.new_empty(grid[0] + 2 * margin, grid[1], width)
+        hidden[:margin] = 0
+        hidden[grid[0] + margin :] = 0
+        return cls(
+            x.new_empty(tokens, first.wqkv.out_features),
+            x.new_empty(tokens, first.attn_atd.wq.out_features),
+            torch.empty(tokens, dtype=torch.int64),
+            hidden,
+        )
+
+
+def _pieces(total: int, bytes_each: int, multiple: int = 1) -> Iterator[slice]:
+    """Slices of ``total`` rows that keep to the size of a piece; all but the last hold a multiple of ``multiple``."""
+    step = _PIECE_BYTES_PER_THREAD * torch.get_num_threads() // bytes_each // multiple * multiple
+    step = max(step, multiple)
+    for start in range(0, total, step):
+        yield slice(start, min(start + step, total))
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    if bias is None:
+        torch.mm(x, weight.t(), out=out)
+    else:
+        torch.addmm(bias, x, weight.t(), out=out)
+
+
+def _attend_(
+    layer: DictionaryLayer, x: Tensor, dictionary: Tensor, grid: Grid, maps: _FeatureMaps
+) -> tuple[Lookup, Tensor]:
+    """Add the three attentions to ``x`` (n, C) in place; what was looked up, and the categories (n,)."""
+    qkv, category = maps.qkv, maps.category
+    row_bytes = qkv.shape[1] * qkv.element_size()
+    wq = layer.attn_atd.wq
+    lookup = Lookup(maps.query[None], *layer.attn_atd.entries(dictionary))
+    for rows in _pieces(len(x), row_bytes):
+        u = layer.norm1(x[rows])
+        _linear(u, layer.wqkv.weight, layer.wqkv.bias, out=qkv[rows])
+        _linear(u, wq.weight, wq.bias, out=maps.query[rows])
+        x_td, category[rows] = ops.dictionary_attention(lookup.query[:, rows], *lookup[1:])
+        x[rows] += x_td[0]
+
+    # Every token stands in one window and at one place of the category order, so no row is added to twice.
+    window = layer.attn_win
+    area = window.window_size**2
+    table = window.relative_position_bias_table
+    for order, bias in window_kinds(table, grid, window.window_size, layer.shift, x):
+        for rows in _pieces(len(order), row_bytes, area):
+            output = _attend_rows(qkv, order[rows], area, window.num_heads, bias=bias)
+            x.index_add_(0, order[rows], window.proj(output))
+
+    categories = layer.attn_aca
+    size = min(len(x), categories.category_size)
+    order = ops.category_partition(category[None], dictionary.shape[1])[0]
+    order, groups = order[0], group_rows(order, size)[0]
+    scale = float(categories.scale())
+    for rows in _pieces(len(groups), row_bytes, size):
+        output = _attend_rows(qkv, groups[rows], size, categories.num_heads, scale=scale)
+        places = order[rows]  # without the rows that fill the last group
+        x.index_add_(0, places, categories.proj(output[: len(places)]))
+    return lookup, category
+
+
+def _attend_rows(
+    qkv: Tensor, rows: Tensor, size: int, num_heads: int, *, scale: float | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """Attention in groups of ``size`` among the given rows of ``qkv`` (n, 3C): (len(rows), C)."""
+    groups = qkv.index_select(0, rows).view(1, -1, size, qkv.shape[1])
+    return attend_groups(groups, num_heads, scale=scale, bias=bias).view(len(rows), -1)
+
+
+def _feed_forward_(
+    layer: DictionaryLayer, x: Tensor, dictionary: Tensor, category: Tensor, grid: Grid, maps: _FeatureMaps
+) -> None:
+    """Add the feed-forward network to ``x`` (n, C) in place."""
+    net = layer.convffn
+    height, width = grid
+    channels = maps.hidden.shape[-1]
+    narrow = net.fc1.out_features
+    added = channels - narrow
+    expand, expand_bias = F.pad(net.fc1.weight, (0, 0, 0, added)), _pad_bias(net.fc1.bias, added)
+    kernel, kernel_bias = net.dwconv.kernel()
+    added = channels - len(kernel)
+    kernel, kernel_bias = F.pad(kernel, (0, 0) * 3 + (0, added)), _pad_bias(kernel_bias, added)
+    reduce = F.pad(net.fc2.weight, (0, added))
+    margin = kernel.shape[-1] // 2
+    row_bytes = channels * x.element_size()
+
+    features = layer.category_features(dictionary)
+    hidden = maps.hidden[margin : margin + height].view(-1, channels)
+    for rows in _pieces(len(x), row_bytes):
+        part = hidden[rows]
+        _linear(layer.norm2(x[rows]), expand, expand_bias, out=part)
+        torch.ops.aten.gelu.out(part, out=part)
+        if features is not None:
+            part[:, narrow : narrow + features.shape[-1]] = features[0].index_select(0, category[rows])
+
+    for lines in _pieces(height, width * row_bytes):
+        image = maps.hidden[None, lines.start : lines.stop + 2 * margin].permute(0, 3, 1, 2)
+        image = F.conv2d(image, kernel, kernel_bias, padding=(0, margin), groups=channels)
+        part = image.permute(0, 2, 3, 1).reshape(-1, channels)
+        torch.ops.aten.gelu.out(part, out=part)
+        rows = slice(lines.start * width, lines.stop * width)
+        part += hidden[rows]
+        x[rows] += F.linear(part, reduce, net.fc2.bias)
+
+
+def _pad_bias(bias: Tensor | None, amount: int) -> Tensor | None:
+    return None if bias is None else F.pad(bias, (0, amount))
