@@ -59,7 +59,9 @@ def dictionary_inputs(batch, tokens, entries, rank, channels, scales):
 
 
 @pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize(("batch", "tokens", "entries", "scales"), [(2, 150, 11, 1), (1, 20, 7, 7), (3, 1, 2, 2)])
+@pytest.mark.parametrize(
+    ("batch", "tokens", "entries", "scales"), [(2, 150, 11, 1), (1, 20, 7, 7), (3, 1, 2, 2), (2, 90, 96, 1)]
+)
 def test_dictionary_attention(batch, tokens, entries, scales):
     query, key, value, scale = dictionary_inputs(batch, tokens, entries, 5, 13, scales)
     output, category = ops.dictionary_attention(query, key, value, scale)
@@ -70,6 +72,20 @@ def test_dictionary_attention(batch, tokens, entries, scales):
     agree(output, [pair[0] for pair in pairs])
     assert np.array_equal(category.numpy(), np.stack([pair[1] for pair in pairs]))
     assert (category[:, -1] == 0).all()
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("entries", [64, 128, 96, 40])
+def test_first_of_equal_entries_is_the_category(entries):
+    """With rank 1 every cosine is 1 or −1: the first entry of the query's own sign wins."""
+    query, key = draw(2, 200, 1), draw(2, entries, 1, seed=1)
+    key[:, : entries // 2] = -key[:, : entries // 2].abs()
+    category = ops.dictionary_attention(query, key, draw(2, entries, 3, seed=2), torch.full((1,), 2.0))[1]
+    for b in range(2):
+        first = {sign: (key[b, :, 0] * sign > 0).nonzero()[0] for sign in (-1, 1)}
+        assert first[1] >= entries // 2
+        expected = torch.where(query[b, :, 0] > 0, first[1], first[-1])
+        assert torch.equal(category[b], expected)
 
 
 @pytest.mark.usefixtures("backend")

@@ -17,6 +17,7 @@ from atd.ops.precision import exact_matmul, wide_dtype
 # enough to fill it and small beside the features.
 _CPU_CHUNK_BYTES = 1 << 20
 _CARD_CHUNK_BYTES = 64 << 20
+_ARGMAX_BLOCK = 32
 
 
 def dictionary_attention(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,9 +75,21 @@ def _chunked(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -> 
 
 def _slice(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
     logits = cosine_logits(query, key, logit_scale)
-    category = logits.argmax(dim=-1)
+    category = _argmax(logits)
     attention = torch.softmax(logits, dim=-1)
     return attention.to(value.dtype) @ value, category
+
+
+def _argmax(logits: Tensor) -> Tensor:
+    """``logits.argmax(-1)``, the first index on ties; in two steps on a CPU, where amax is vector code."""
+    *rows, entries = logits.shape
+    if logits.device.type != "cpu" or entries % _ARGMAX_BLOCK:
+        return logits.argmax(dim=-1)
+    blocks = logits.reshape(-1, _ARGMAX_BLOCK)
+    count = entries // _ARGMAX_BLOCK
+    block = blocks.amax(dim=-1).view(-1, count).argmax(dim=-1)
+    first = torch.arange(0, len(blocks), count, device=logits.device)
+    return torch.add(blocks.index_select(0, first + block).argmax(dim=-1), block, alpha=_ARGMAX_BLOCK).view(rows)
 
 
 def _triton():

@@ -38,7 +38,7 @@ def window_attention(
 def window_bias(bias_table: Tensor, window: int) -> Tensor:
     """(H, w², w²): the bias table spread over all pairs of places in a window."""
     index = relative_position_index(window).to(bias_table.device)
-    return bias_table.t()[:, index.view(-1)].view(-1, window**2, window**2)
+    return bias_table.t().contiguous().index_select(1, index.view(-1)).view(-1, window**2, window**2)
 
 
 def _reference(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
