@@ -118,6 +118,18 @@ def test_dictionary_refinement(batch, tokens, entries):
     agree(refined, expected, 1e-10)
 
 
+@pytest.mark.parametrize("name", ["dictionary_attention", "dictionary_refinement"])
+def test_no_attention_map_is_kept_for_the_gradient(name):
+    tokens, entries = 1000, 40
+    inputs = [draw(1, tokens, 5), draw(1, entries, 5), draw(1, entries, 7), draw(entries)]
+    if name == "dictionary_refinement":
+        inputs = [*inputs[:2], inputs[3], draw(1, tokens, 7), inputs[2], draw(entries), draw(entries), draw(entries, 1)]
+    kept = []
+    with ops.use("torch"), torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        getattr(ops, name)(*(x.requires_grad_() for x in inputs))
+    assert 0 < max(kept, default=0) < tokens * entries / 2
+
+
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(("batch", "tokens", "kinds"), [(2, 50, 7), (1, 300, 512), (3, 40, 1), (1, 1, 1)])
 def test_category_partition(batch, tokens, kinds):
@@ -223,7 +235,8 @@ def gradient_cases():
         "dictionary_attention": (lambda *t: ops.dictionary_attention(*t)[0], [query, key, value, scale]),
         "dictionary_refinement": (
             ops.dictionary_refinement,
-            [query, key, scale, draw(2, 12, 6, seed=3), value, draw(4, seed=4), draw(4, seed=5), draw(4, 1, seed=6)],
+            # More tokens than a slice holds.
+            [draw(2, 70, 3), key, scale, draw(2, 70, 6, seed=3), value, draw(4), draw(4, seed=5), draw(4, 1, seed=6)],
         ),
         "category_attention": (
             lambda qkv, s: ops.category_attention(qkv, order, inverse, 5, 2, s),

@@ -6,9 +6,12 @@ category of every token, which the category attention and the feed-forward netwo
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from atd.ops.backend import pick
 from atd.ops.precision import exact_matmul, wide_dtype
@@ -65,11 +68,15 @@ def slice_length(query: Tensor, entries: int) -> int:
 
 
 def _chunked(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """The reference over slices of tokens, so that the (n, M) map never exists as a whole."""
-    step = slice_length(query, key.shape[1])
-    if torch.compiler.is_compiling() or query.shape[1] <= step:  # a graph must not depend on the number of slices
+    """The reference over slices of tokens, so that the (n, M) map never exists as a whole, nor for the gradient."""
+    if torch.compiler.is_compiling():  # a graph must not depend on the number of slices
         return _slice(query, key, value, logit_scale)
-    slices = [_slice(part, key, value, logit_scale) for part in query.split(step, dim=1)]
+    recompute = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value, logit_scale))
+    function = partial(checkpoint, _slice, use_reentrant=False, preserve_rng_state=False) if recompute else _slice
+    step = slice_length(query, key.shape[1])
+    slices = [function(part, key, value, logit_scale) for part in query.split(step, dim=1)]
+    if len(slices) == 1:
+        return slices[0]
     return torch.cat([output for output, _ in slices], dim=1), torch.cat([category for _, category in slices], dim=1)
 
 
