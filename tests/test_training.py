@@ -142,7 +142,7 @@ def test_accumulation_is_the_whole_batch(folder, tmp_path):
         torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=2e-6, msg=name)
 
 
-@pytest.mark.parametrize("option", ["activation_checkpointing=true", "compile=true", "amp=bf16"])
+@pytest.mark.parametrize("option", ["activation_checkpointing=true", "compile=true", "amp=bf16", "amp=fp16"])
 def test_options_that_do_not_change_the_mathematics(folder, tmp_path, option):
     overrides = [*TINY, "iterations=2"]
     if option == "compile=true":
@@ -153,7 +153,7 @@ def test_options_that_do_not_change_the_mathematics(folder, tmp_path, option):
     train("small_light_x4", folder, tmp_path / "plain", *overrides)
     train("small_light_x4", folder, tmp_path / "option", *overrides, option)
     rows = [list(csv.DictReader((tmp_path / run / "log.csv").open())) for run in ("plain", "option")]
-    tolerance = 1e-2 if option == "amp=bf16" else 1e-4
+    tolerance = 1e-2 if option.startswith("amp") else 1e-4
     for plain, other in zip(*rows, strict=True):
         assert float(other["loss"]) == pytest.approx(float(plain["loss"]), rel=tolerance)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -141,12 +141,12 @@ class ImageNormalisation(nn.Module):
         self.mean = tuple(rgb) if in_chans == 3 else (0.0,) * in_chans
 
     def forward(self, image: Tensor, dtype: torch.dtype) -> Tensor:
-        image = image.to(wide_dtype(image))
-        return ((image - self._mean(image)) * self.img_range).to(dtype)
+        return (self._add(image.to(wide_dtype(image)), [-mean for mean in self.mean]) * self.img_range).to(dtype)
 
     def inverse(self, image: Tensor, dtype: torch.dtype) -> Tensor:
         image = image.to(torch.promote_types(image.dtype, torch.float32))
-        return (image / self.img_range + self._mean(image)).to(dtype)
+        return self._add(image / self.img_range, self.mean).to(dtype)
 
-    def _mean(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.mean, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+    def _add(self, image: Tensor, numbers: Sequence[float]) -> Tensor:
+        """One number to each channel, without a tensor made of them: its copy to a card would break CUDA graphs."""
+        return torch.stack([channel + number for channel, number in zip(image.unbind(1), numbers, strict=True)], dim=1)
