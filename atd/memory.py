@@ -10,15 +10,16 @@ import torch
 from torch import nn
 
 BYTES_PER_PIXEL = {
-    ("ATD", 216): 27_700,
-    ("ATD", 48): 5_200,
-    ("ATDCVPR", 210): 24_000,
-    ("ATDCVPR", 48): 5_700,
-    ("ATDU", 48): 5_900,
-    ("ATDU", 24): 5_950,
+    ("ATD", 216): (15_500, 27_700),
+    ("ATD", 48): (2_300, 5_200),
+    ("ATDCVPR", 210): (14_700, 24_000),
+    ("ATDCVPR", 48): (3_000, 5_700),
+    ("ATDU", 48): (3_200, 5_900),
+    ("ATDU", 24): (2_200, 5_950),
 }
-"""Peak bytes per input pixel beyond the weights, by architecture and embed_dim: measured by ``python -m
-benchmarks.memory`` in float32 on a CPU. Half precision and the GPU kernels take less."""
+"""Peak bytes per input pixel beyond the weights, by architecture and embed_dim: on a CPU, where blocks run piece by
+piece, and elsewhere. Both are measured by ``python -m benchmarks.memory`` in float32 on a CPU, the second with
+``--layerwise``. Half precision and the GPU kernels take less."""
 # For a network that is none of ours, where nothing is known: twice the largest.
 UNKNOWN_BYTES_PER_PIXEL = 60_000
 # Part of the free memory that a plan may count on; the rest is for allocator slack and other programs.
@@ -76,22 +77,23 @@ def require_ram(size: int, what: str) -> None:
         )
 
 
-def bytes_per_pixel(model: nn.Module) -> float:
+def bytes_per_pixel(model: nn.Module, device: torch.device) -> float:
     """The measured figure for this width; else that of the nearest width of the same architecture, in proportion."""
     config = getattr(model, "config", None) or {}
     architecture, width = getattr(model, "architecture", None), config.get("embed_dim")
-    measured = {dim: figure for (name, dim), figure in BYTES_PER_PIXEL.items() if name == architecture}
+    measured = {dim: figures for (name, dim), figures in BYTES_PER_PIXEL.items() if name == architecture}
     if not measured or not isinstance(width, int):
         return UNKNOWN_BYTES_PER_PIXEL
     nearest = min(measured, key=lambda dim: abs(dim - width))
-    return measured[nearest] * width / nearest
+    on_cpu, elsewhere = measured[nearest]
+    return (on_cpu if device.type == "cpu" else elsewhere) * width / nearest
 
 
-def estimate(model: nn.Module, height: int, width: int, batch_size: int = 1) -> int:
+def estimate(model: nn.Module, height: int, width: int, batch_size: int = 1, *, device: torch.device) -> int:
     """Peak bytes that one call on a (batch_size, c, height, width) tile takes beyond the weights."""
     multiple = int(getattr(model, "size_multiple", 1) or 1)
     padded = -(-height // multiple) * multiple * -(-width // multiple) * multiple
-    return int(batch_size * padded * bytes_per_pixel(model))
+    return int(batch_size * padded * bytes_per_pixel(model, device))
 
 
 def largest_tile(
@@ -106,13 +108,13 @@ def largest_tile(
     if free is None:
         return None
     budget = int(free * USABLE) - reserve
-    if estimate(model, height, width) <= budget:
+    if estimate(model, height, width, device=device) <= budget:
         return None
     multiple = int(getattr(model, "size_multiple", 1) or 1)
     low, high = 1, -(-max(height, width) // multiple)
     while low < high:
         middle = (low + high + 1) // 2
         tile = middle * multiple
-        fits = estimate(model, min(tile, height), min(tile, width), batch_size) <= budget
+        fits = estimate(model, min(tile, height), min(tile, width), batch_size, device=device) <= budget
         low, high = (middle, high) if fits else (low, middle - 1)
     return low * multiple

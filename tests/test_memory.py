@@ -14,6 +14,7 @@ import atd
 from atd import memory
 
 ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measuring the resident set needs Linux")
@@ -31,27 +32,26 @@ def light():
 
 
 def test_untiled_when_it_fits_else_the_largest_tile_that_does(light, monkeypatch):
-    cpu = torch.device("cpu")
-    whole = memory.estimate(light, 512, 512)
+    whole = memory.estimate(light, 512, 512, device=CPU)
     monkeypatch.setattr(memory, "free_bytes", lambda device: int(whole / memory.USABLE) + 1)
-    assert memory.largest_tile(light, 512, 512, device=cpu) is None
-    assert memory.largest_tile(light, 500, 530, device=cpu) == 512
-    assert memory.largest_tile(light, 2000, 2000, device=cpu) == 512
+    assert memory.largest_tile(light, 512, 512, device=CPU) is None
+    assert memory.largest_tile(light, 500, 530, device=CPU) == 512
+    assert memory.largest_tile(light, 2000, 2000, device=CPU) == 512
     # Two tiles at a time take twice as much; a narrow image leaves room for longer ones.
-    assert memory.largest_tile(light, 2000, 2000, device=cpu, batch_size=2) == 352
-    assert memory.largest_tile(light, 128, 4000, device=cpu) == 2048
-    assert memory.largest_tile(light, 2000, 2000, device=cpu, reserve=whole // 2) == 352
+    assert memory.largest_tile(light, 2000, 2000, device=CPU, batch_size=2) == 352
+    assert memory.largest_tile(light, 128, 4000, device=CPU) == 2048
+    assert memory.largest_tile(light, 2000, 2000, device=CPU, reserve=whole // 2) == 352
     monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
-    assert memory.largest_tile(light, 2000, 2000, device=cpu) == light.size_multiple
+    assert memory.largest_tile(light, 2000, 2000, device=CPU) == light.size_multiple
     monkeypatch.setattr(memory, "free_bytes", lambda device: None)
-    assert memory.largest_tile(light, 2000, 2000, device=cpu) is None
+    assert memory.largest_tile(light, 2000, 2000, device=CPU) is None
 
 
 def test_estimates_grow_with_width_and_are_cautious_about_strangers(light):
     with torch.device("meta"):
         wide = atd.ATD(embed_dim=96, num_heads=[3], depths=[1], upscale=4, category_size=128)
-    assert memory.bytes_per_pixel(wide) > 1.5 * memory.bytes_per_pixel(light)
-    assert memory.bytes_per_pixel(Nearest()) == memory.UNKNOWN_BYTES_PER_PIXEL
+    assert memory.bytes_per_pixel(wide, CPU) > 1.5 * memory.bytes_per_pixel(light, CPU)
+    assert memory.bytes_per_pixel(Nearest(), CPU) == memory.UNKNOWN_BYTES_PER_PIXEL
 
 
 def test_free_memory_is_what_linux_says():
