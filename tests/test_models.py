@@ -221,6 +221,11 @@ def test_what_stands_in_for_a_module_takes_part_in_inference(family, part):
         expected = model(image)
         assert calls
         hook.remove()
+        plain = layer.convffn.forward
+        layer.convffn.forward = lambda *args: calls.append("replaced") or plain(*args)
+        torch.testing.assert_close(model(image), expected)
+        assert calls[-1] == "replaced"
+        del layer.convffn.forward
         torch.testing.assert_close(model(image), expected)
         layer.wqkv = nn.Sequential(layer.wqkv, ToZero())
         assert not torch.allclose(model(image), expected)

@@ -4,7 +4,7 @@ What costs a CPU time in these networks is memory rather than arithmetic. Run on
 the thirty operations of a layer each read feature maps of many megabytes from memory and write new ones, into pages
 that the system has to find and clear first. Here two feature maps, of the rows (q | k | v) and of the feed-forward
 network, serve all layers of a block; the tokens are changed in place; and everything between is formed for so few
-tokens at a time that it stays in the cores' own caches. The results are those of
+tokens at a time that it stays in the cache. The results are those of
 :meth:`atd.models.layers.DictionaryLayer.forward` up to the order of additions.
 """
 
@@ -34,8 +34,10 @@ from atd.ops.category_attention import group_rows
 from atd.ops.grouped_attention import attend_groups
 from atd.ops.window_attention import window_kinds
 
-# The largest tensor of a piece; a core's own cache holds it and what is made of it.
-_PIECE_BYTES_PER_THREAD = 512 << 10
+# The largest tensor of a piece: small beside the last-level cache and the image, large beside the cost of starting
+# threads. Servers have more threads than a shared cache has room for.
+_PIECE_BYTES_PER_THREAD = 2 << 20
+_MOST_THREADS = 8
 # Feature maps of the feed-forward network are this many channels wide or a multiple: odd widths such as ATD-U's 133
 # leave rows unaligned, which slows the convolution and the products. The channels added are zero throughout.
 _CHANNEL_MULTIPLE = 8
@@ -50,7 +52,7 @@ def serves(layers: Sequence[DictionaryLayer], x: Tensor) -> bool:
     """Whether :func:`run` can stand for the layers' own ``forward``.
 
     It uses the parameters without calling the modules that hold them, so it leaves alone whatever stands in the place
-    of a plain module or parameter: hooks, compiled layers, adapters, quantised or sharded weights.
+    of a plain module or parameter: hooks, replaced forwards, compiled layers, adapters, quantised or sharded weights.
     """
     return (
         x.device.type == "cpu"
@@ -66,8 +68,9 @@ def serves(layers: Sequence[DictionaryLayer], x: Tensor) -> bool:
 def _is_plain(layer: DictionaryLayer) -> bool:
     parts = list(layer.modules())
     return (
-        all(type(part) in _KNOWN_PARTS for part in parts[1:])
-        and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+        type(layer).forward is DictionaryLayer.forward
+        and all(type(part) in _KNOWN_PARTS for part in parts[1:])
+        and not any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
         and layer._compiled_call_impl is None
         and all(type(parameter) is nn.Parameter for parameter in layer.parameters())
     )
@@ -118,8 +121,8 @@ class _FeatureMaps(NamedTuple):
 
 def _pieces(total: int, bytes_each: int, multiple: int = 1) -> Iterator[slice]:
     """Slices of ``total`` rows that keep to the size of a piece; all but the last hold a multiple of ``multiple``."""
-    step = _PIECE_BYTES_PER_THREAD * torch.get_num_threads() // bytes_each // multiple * multiple
-    step = max(step, multiple)
+    budget = _PIECE_BYTES_PER_THREAD * min(torch.get_num_threads(), _MOST_THREADS)
+    step = max(budget // bytes_each // multiple, 1) * multiple
     for start in range(0, total, step):
         yield slice(start, min(start + step, total))
 
