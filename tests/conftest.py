@@ -10,8 +10,6 @@ from loopback_hub import LoopbackHub
 ALLOWED_SKIPS = (
     "needs a CUDA card",
     "Ray is not installed",
-    "atd_u_tiny_color_dn is not bundled yet",
-    "atd_u_tiny_color_jpeg is not bundled yet",
 )
 
 

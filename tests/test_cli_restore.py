@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 import atd
-from atd import registry
 from atd.cli import build_parser, main
 from atd.cli.restore import Networks
 
@@ -208,8 +207,6 @@ def test_flags_name_the_authors_networks(cache, tmp_path, capsys, arguments, col
     ],
 )
 def test_the_bundled_networks_are_named_when_the_user_did_not(tmp_path, capsys, arguments, name):
-    if not registry.get(name).bundled:
-        pytest.skip(f"{name} is not bundled yet")
     photo(tmp_path / "a.png", size=(8, 8))
     assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", *arguments) == 0
     assert f"using {name} with bundled weights" in capsys.readouterr().err
