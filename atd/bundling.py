@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from atd import checkpointing, checkpoints, recipes, registry, zoo
 from atd.recipes import Recipe
@@ -41,9 +42,11 @@ def bundle(run: Path, processor: str) -> Path:
     if checkpoint is None:
         raise ValueError(f"{run / 'checkpoints'} holds no checkpoint; expected the output folder of `atd train`.")
     path = info.bundled_path
-    before = path.read_bytes() if path.is_file() else b""
+    before = load_file(path) if path.is_file() else {}
     checkpoints.write_bundled(model, path)
-    if path.read_bytes() != before:
+    after = load_file(path)
+    # Tensors, not bytes: safetensors writes its metadata in any order.
+    if after.keys() != before.keys() or any(not torch.equal(after[name], before[name]) for name in after):
         path.with_suffix(".json").unlink(missing_ok=True)
     training = _training(recipe, checkpoint.state["iteration"], checkpoint.state["minutes"], processor)
     path.with_suffix(".md").write_text(card(info, training), encoding="utf-8")
