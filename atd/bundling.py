@@ -81,10 +81,16 @@ def _training(recipe: Recipe, iterations: int, minutes: float, processor: str) -
         f"batches of {batch} patches of {patch}×{patch} pixels"
         for patch, batch in dict.fromkeys(zip(recipe.patch, recipe.batch, strict=True))
     )
+    target = ""
+    if recipe.sigma:
+        target = f" for Gaussian noise of σ {recipe.sigma[0]:g} to {recipe.sigma[-1]:g},"
+    elif recipe.quality:
+        target = f" for JPEG artefacts of quality {recipe.quality[0]} to {recipe.quality[-1]},"
     return (
-        f"Trained {start} on {', '.join(recipe.images)} of the project's data (BSDS500 train and test images and T91; "
-        f"no image of a test set): {iterations} iterations with {patches} of the network's input, {minutes:.0f} "
-        f"minutes on {processor}, by `atd train {recipe.id}` with PyTorch {torch.__version__.split('+')[0]}."
+        f"Trained{target} {start} on {', '.join(recipe.images)} of the project's data (BSDS500 train and test images "
+        f"and T91; no image of a test set): {iterations} iterations with {patches} of the network's input, "
+        f"{minutes:.0f} minutes on {processor}, by `atd train {recipe.id}` with PyTorch "
+        f"{torch.__version__.split('+')[0]}."
     )
 
 

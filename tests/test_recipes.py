@@ -80,13 +80,14 @@ def test_overrides():
         ("lr=fast", "lr must be float, got 'fast'"),
         ("seed=1.5", "seed must be int, got 1.5"),
         ("seed=true", "seed must be int, got True"),
-        ("milestones=[1, a]", "milestones must be int"),
+        ('milestones=[1, "a"]', "milestones must be int"),
         ("optimiser=sgd", "optimiser must be one of adamw, muon, got 'sgd'"),
         ("patch=[1, 2, 3]", "one entry per stage, got 3, 2 and 2"),
         ("batch=[0, 4]", "batch must be positive"),
         ("betas=0.9", "betas must be two numbers"),
         ("quality=10", "sigma means denoising and quality JPEG"),
         ("lr", "an override looks like key=value"),
+        ("images=[a, b]", "words in it need quotes"),
     ],
 )
 def test_wrong_overrides_are_explained(override, message):

@@ -206,6 +206,8 @@ def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
+        if text.startswith("["):
+            raise ValueError(f"the override {text} is no TOML list: words in it need quotes, as {['a', 'b']}") from None
         return text
 
 
