@@ -6,7 +6,7 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from torch import nn
@@ -187,15 +187,20 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
             counts[outcome.status] += 1
             if outcome.status == "failed":
                 named = str(outcome.job.source) in outcome.message
-                print(f"atd: {'' if named else f'{outcome.job.source}: '}{outcome.message}", file=sys.stderr)
+                _print_line(f"atd: {'' if named else f'{outcome.job.source}: '}{outcome.message}", sys.stderr)
             elif outcome.status == "restored" and not args.quiet:
-                print(outcome.job.target)
+                _print_line(str(outcome.job.target), sys.stdout)
     counts = shard.total(counts)
     if shard.rank == 0:
         summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         hint = " (existing results are kept; --overwrite replaces them)" if counts["skipped"] else ""
         print(f"atd: {summary}{hint}", file=sys.stderr)
     return 1 if counts["failed"] else 0
+
+
+def _print_line(line: str, stream: TextIO) -> None:
+    """Line and newline in one write: torchrun's processes are unbuffered and would write into each other's lines."""
+    print(f"{line}\n", end="", file=stream)
 
 
 class Networks:
