@@ -142,7 +142,7 @@ def from_model(model: RestorationModel, settings: Settings, name: str | None = N
         return output
 
     with backend():
-        used = ops.backend_report(device)[0]
+        used = ops.backend_report(device, dtype)[0]
     options = {
         "tile": settings.tile,
         "overlap": settings.overlap,

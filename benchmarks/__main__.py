@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import re
 import subprocess
 import sys
@@ -47,15 +48,16 @@ CUDA_NETWORKS = {
 
 def cpu_cases() -> Iterator[Case]:
     both = Variant("reference", SINGLE), Variant("torch", SINGLE)
+    inference = (*both, Variant("native", SINGLE))
 
     def variants(name: str, side: int) -> tuple[Variant, ...]:
         if side == 512:  # asks whether time is linear in pixels; the reference takes minutes
-            return both[1:]
-        # The issue's bf16: a whole network in bfloat16 where the processor multiplies it in hardware.
-        return (*both, Variant("torch", HALF)) if _has_fast_bfloat16() else both
+            return inference[1:]
+        # A whole network in bfloat16 where the processor multiplies it in hardware.
+        return (*inference, Variant("torch", HALF)) if _has_fast_bfloat16() else inference
 
     yield from network_cases(CPU_NETWORKS, variants)
-    yield from op_cases([64], both)
+    yield from op_cases([64], inference)
     yield training_case("ATD-light x4", 32, 2, both)
 
 
@@ -147,15 +149,15 @@ def summary(rows: list) -> list[str]:
     """The figures that the goals are about."""
     lines = []
     timed = {(row[1], row[2], row[3]): dict(zip(COLUMNS, row, strict=True)) for row in rows if row[0] == "network"}
-    for name in NETWORKS:
-        small, large = (timed.get((name, side, "torch float32")) for side in (128, 512))
+    for name, backend in itertools.product(NETWORKS, ("torch", "native")):
+        small, large = (timed.get((name, side, f"{backend} float32")) for side in (128, 512))
         if small and large:
             growth = float(large["p50_ms"]) / float(small["p50_ms"]) / 16
-            lines.append(f"{name}: time per pixel at 512x512 is {growth:.2f} of that at 128x128")
-        plain, tuned = (timed.get((name, 256, f"{backend} float32")) for backend in ("reference", "torch"))
+            lines.append(f"{name}, {backend}: time per pixel at 512x512 is {growth:.2f} of that at 128x128")
+        plain, tuned = (timed.get((name, 256, f"{choice} float32")) for choice in ("reference", backend))
         if plain and tuned and plain["peak_mb"] and tuned["peak_mb"]:
             share = float(tuned["peak_mb"]) / float(plain["peak_mb"])
-            lines.append(f"{name}: extra memory at 256x256 is {share:.2f} of the reference's")
+            lines.append(f"{name}, {backend}: extra memory at 256x256 is {share:.2f} of the reference's")
     return lines
 
 

@@ -80,15 +80,18 @@ class ToZero(nn.Module):
         return 0 * x
 
 
-FORMS = ("reference", "torch", "blockwise", "blockwise in small pieces")
+FORMS = ("reference", "torch", "blockwise", "blockwise in small pieces", "native", "native in small pieces")
 
 
 @contextlib.contextmanager
 def computed_as(form: str) -> Iterator[None]:
-    """A way to compute a network on a CPU; where gradients are recorded, blocks run layer by layer."""
+    """A way to compute a network on a CPU.
+
+    Where gradients are recorded, blocks run layer by layer; what is not float32 passes the native kernels by.
+    """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(ops.use("reference" if form == "reference" else "torch"))
-        if form.startswith("blockwise"):
+        stack.enter_context(ops.use(form.split()[0].replace("blockwise", "torch")))
+        if form.startswith(("blockwise", "native")):
             stack.enter_context(torch.no_grad())
         if form.endswith("small pieces"):
             stack.enter_context(pytest.MonkeyPatch.context()).setattr(blockwise, "_PIECE_BYTES_PER_THREAD", 1000)

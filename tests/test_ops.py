@@ -305,7 +305,8 @@ def test_exported_networks_run_at_another_size(family):
 
 def test_backends():
     tensor = torch.zeros(1)
-    assert ops.backend_report("cpu")[0] == "torch"
+    assert ops.backend_report("cpu")[0] in ("native", "torch")
+    assert ops.backend_report("cpu", torch.bfloat16)[0] == "torch"
     with ops.use("reference"):
         assert ops.backend_report("cpu")[0] == "reference"
         with ops.use("torch"):
@@ -316,5 +317,5 @@ def test_backends():
     assert "CUDA" in reason
     with ops.use("triton"), pytest.raises(RuntimeError, match=r'CUDA.*use\("auto"\)'):
         ops.category_partition(torch.zeros(1, 4, dtype=torch.int64), 2)
-    with pytest.raises(ValueError, match=r"'cuda'.*auto, triton, torch, reference"):
+    with pytest.raises(ValueError, match=r"'cuda'.*auto, triton, native, torch, reference"):
         ops.use("cuda")

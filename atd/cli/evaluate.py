@@ -64,7 +64,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="precision; unlike restoration, measuring is float32 by default",
     )
-    group.add_argument("--backend", choices=("auto", "triton", "torch", "reference"), help="of the ops")
+    group.add_argument("--backend", choices=("auto", "triton", "native", "torch", "reference"), help="of the ops")
 
 
 def settings(args: argparse.Namespace) -> Settings:

@@ -31,7 +31,8 @@ from atd.models.layers import (
 )
 from atd.ops.backend import resolve
 from atd.ops.category_attention import group_rows
-from atd.ops.grouped_attention import attend_groups
+from atd.ops.category_feedforward import convolve_lines
+from atd.ops.grouped_attention import attend_rows_
 from atd.ops.window_attention import window_kinds
 
 # The largest tensor of a piece: small beside the last-level cache and the image, large beside the cost of starting
@@ -58,9 +59,10 @@ def serves(layers: Sequence[DictionaryLayer], x: Tensor) -> bool:
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         and not torch.is_autocast_enabled("cpu")
         and type(x) is Tensor
-        and resolve(x) == "torch"
+        and resolve(x) in ("native", "torch")
         and all(_is_plain(layer) for layer in layers)
     )
 
@@ -106,7 +108,7 @@ class _FeatureMaps(NamedTuple):
         tokens = x.shape[1]
         first = layers[0]
         kernel = first.convffn.dwconv.kernel()[0]
-        width = -(-len(kernel) // _CHANNEL_MULTIPLE) * _CHANNEL_MULTIPLE
+        width = -(-max(len(kernel), x.shape[-1]) // _CHANNEL_MULTIPLE) * _CHANNEL_MULTIPLE
         margin = kernel.shape[-1] // 2
         hidden = x.new_empty(grid[0] + 2 * margin, grid[1], width)
         hidden[:margin] = 0
@@ -117,6 +119,11 @@ class _FeatureMaps(NamedTuple):
             torch.empty(tokens, dtype=torch.int64),
             hidden,
         )
+
+    def tokens_of_hidden(self, grid: Grid) -> Tensor:
+        """(n, E): ``hidden`` without the rows of zeros."""
+        margin = (len(self.hidden) - grid[0]) // 2
+        return self.hidden[margin : margin + grid[0]].view(-1, self.hidden.shape[-1])
 
 
 def _pieces(total: int, bytes_each: int, multiple: int = 1) -> Iterator[slice]:
@@ -149,33 +156,33 @@ def _attend_(
         x_td, category[rows] = ops.dictionary_attention(lookup.query[:, rows], *lookup[1:])
         x[rows] += x_td[0]
 
-    # Every token stands in one window and at one place of the category order, so no row is added to twice.
+    # Every token stands in one window and at one place of the category order, so every row is written once. The map
+    # of the feed-forward network is free until its turn.
+    attended = maps.tokens_of_hidden(grid).view(-1)[: x.numel()].view(x.shape)
     window = layer.attn_win
     area = window.window_size**2
     table = window.relative_position_bias_table
     for order, bias in window_kinds(table, grid, window.window_size, layer.shift, x):
         for rows in _pieces(len(order), row_bytes, area):
-            output = _attend_rows(qkv, order[rows], area, window.num_heads, bias=bias)
-            x.index_add_(0, order[rows], window.proj(output))
+            attend_rows_(attended, qkv, order[rows], area, window.num_heads, bias=bias)
+    _add_linear_(x, attended, window.proj.weight, window.proj.bias)
 
     categories = layer.attn_aca
     size = min(len(x), categories.category_size)
     order = ops.category_partition(category[None], dictionary.shape[1])[0]
-    order, groups = order[0], group_rows(order, size)[0]
+    groups = group_rows(order, size)[0]
     scale = float(categories.scale())
     for rows in _pieces(len(groups), row_bytes, size):
-        output = _attend_rows(qkv, groups[rows], size, categories.num_heads, scale=scale)
-        places = order[rows]  # without the rows that fill the last group
-        x.index_add_(0, places, categories.proj(output[: len(places)]))
+        kept = len(x) - rows.start  # without the rows that fill the last group
+        attend_rows_(attended, qkv, groups[rows], size, categories.num_heads, kept=kept, scale=scale)
+    _add_linear_(x, attended, categories.proj.weight, categories.proj.bias)
     return lookup, category
 
 
-def _attend_rows(
-    qkv: Tensor, rows: Tensor, size: int, num_heads: int, *, scale: float | None = None, bias: Tensor | None = None
-) -> Tensor:
-    """Attention in groups of ``size`` among the given rows of ``qkv`` (n, 3C): (len(rows), C)."""
-    groups = qkv.index_select(0, rows).view(1, -1, size, qkv.shape[1])
-    return attend_groups(groups, num_heads, scale=scale, bias=bias).view(len(rows), -1)
+def _add_linear_(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    x.addmm_(y, weight.t())
+    if bias is not None:
+        x += bias
 
 
 def _feed_forward_(
@@ -196,7 +203,7 @@ def _feed_forward_(
     row_bytes = channels * x.element_size()
 
     features = layer.category_features(dictionary)
-    hidden = maps.hidden[margin : margin + height].view(-1, channels)
+    hidden = maps.tokens_of_hidden(grid)
     for rows in _pieces(len(x), row_bytes):
         part = hidden[rows]
         _linear(layer.norm2(x[rows]), expand, expand_bias, out=part)
@@ -205,13 +212,9 @@ def _feed_forward_(
             part[:, narrow : narrow + features.shape[-1]] = features[0].index_select(0, category[rows])
 
     for lines in _pieces(height, width * row_bytes):
-        image = maps.hidden[None, lines.start : lines.stop + 2 * margin].permute(0, 3, 1, 2)
-        image = F.conv2d(image, kernel, kernel_bias, padding=(0, margin), groups=channels)
-        part = image.permute(0, 2, 3, 1).reshape(-1, channels)
-        torch.ops.aten.gelu.out(part, out=part)
-        rows = slice(lines.start * width, lines.stop * width)
-        part += hidden[rows]
-        x[rows] += F.linear(part, reduce, net.fc2.bias)
+        image = maps.hidden[lines.start : lines.stop + 2 * margin]
+        part = convolve_lines(image, kernel, kernel_bias).view(-1, channels)
+        _add_linear_(x[lines.start * width : lines.stop * width], part, reduce, net.fc2.bias)
 
 
 def _pad_bias(bias: Tensor | None, amount: int) -> Tensor | None:

@@ -1,8 +1,10 @@
 """Which implementation of an op runs: the choice, and the reason for it.
 
-Four backends exist. ``triton`` runs the fused kernels of :mod:`atd.ops.kernels` on a CUDA card, ``torch`` the tuned
-pure-torch path, ``reference`` the papers' formulas as plainly as they can be written, and ``auto`` (the default) takes
-``triton`` where it can run and ``torch`` everywhere else.
+Five backends exist. ``triton`` runs the fused kernels of :mod:`atd.ops.kernels` on a CUDA card, ``native`` the C++
+kernels of :mod:`atd.ops.native` on a CPU, ``torch`` the tuned pure-torch path, ``reference`` the papers' formulas as
+plainly as they can be written. ``auto`` (the default) takes ``triton`` or ``native`` where they can run and ``torch``
+everywhere else. The native kernels serve inference in float32; under ``native`` as under ``auto`` the torch path takes
+what they do not do.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from typing import Literal, get_args
 
 import torch
 
-Backend = Literal["auto", "triton", "torch", "reference"]
+from atd.ops.native.library import can_use_native
+
+Backend = Literal["auto", "triton", "native", "torch", "reference"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
 # Minor versions before 3.2 miscompile masked dots of the sizes used here.
@@ -38,10 +42,10 @@ class use(contextlib.AbstractContextManager["use"]):
     at the end of the block. The choice belongs to the process, not to a thread.
 
     Args:
-        backend: ``"auto"``, ``"triton"``, ``"torch"`` or ``"reference"``.
+        backend: ``"auto"``, ``"triton"``, ``"native"``, ``"torch"`` or ``"reference"``.
 
     Raises:
-        ValueError: ``backend`` is none of the four.
+        ValueError: ``backend`` is none of the five.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -87,11 +91,18 @@ def can_use_triton(device: torch.device) -> tuple[bool, str]:
     return True, f"triton {version[0]}.{version[1]} on a CUDA card"
 
 
-def backend_report(device: torch.device | str) -> tuple[str, str]:
-    """The backend that ops take for tensors on ``device``, and why: ``("torch", "triton is not installed")``."""
+def backend_report(device: torch.device | str, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
+    """The backend that ops take in inference on ``device``, and why: ``("torch", "triton is not installed")``."""
     device = torch.device(device)
     if _choice in ("torch", "reference"):
         return _choice, "chosen by ATD_BACKEND or atd.ops.use"
+    if _choice == "native" or (_choice == "auto" and device.type == "cpu"):
+        if device.type != "cpu":
+            return "torch", f"the compiled kernels need a CPU; the tensors are on {device.type}"
+        if dtype != torch.float32:
+            return "torch", f"the compiled kernels need float32, not {str(dtype).removeprefix('torch.')}"
+        able, reason = can_use_native()
+        return ("native" if able else "torch"), reason
     able, reason = can_use_triton(device)
     # Exported programs must run where triton is absent, so they are traced through the torch path.
     if able and _choice == "auto" and (torch.compiler.is_exporting() or device.type != "cuda"):
@@ -100,24 +111,53 @@ def backend_report(device: torch.device | str) -> tuple[str, str]:
 
 
 def resolve(tensor: torch.Tensor) -> str:
-    """Backend for an op on ``tensor``: ``"triton"``, ``"torch"`` or ``"reference"``.
+    """Backend for an op on ``tensor``: ``"triton"``, ``"native"``, ``"torch"`` or ``"reference"``.
 
     Raises:
-        RuntimeError: ``triton`` was asked for by name and cannot run on the tensor's device.
+        RuntimeError: ``triton`` or ``native`` was asked for by name and cannot run on the tensor's device.
     """
     if _choice in ("torch", "reference"):
         return _choice
-    if _choice == "auto" and tensor.device.type != "cuda":
+    if _choice != "triton" and tensor.device.type == "cpu" and not _is_native_work(tensor):
+        return "torch"
+    if _choice == "auto" and tensor.device.type not in ("cuda", "cpu"):
         return "torch"
     name, reason = backend_report(tensor.device)
-    if _choice == "triton" and name != "triton":
-        raise RuntimeError(f'The Triton backend was asked for but cannot run: {reason}. Use atd.ops.use("auto").')
+    if _choice not in ("auto", name):
+        raise RuntimeError(f'The backend "{_choice}" was asked for but cannot run: {reason}. Use atd.ops.use("auto").')
     return name
 
 
-def pick(tensor: torch.Tensor, *, reference: Callable, fast: Callable, triton: Callable[[], Callable]) -> Callable:
-    """The implementation of an op for ``tensor``; ``triton`` is called, and triton imported, only when chosen."""
+def _is_native_work(tensor: torch.Tensor) -> bool:
+    """Whether an op on ``tensor``, which is on the CPU, is of the kind that the native kernels do.
+
+    They read memory directly: what only records or stands for a computation has to pass them by.
+    """
+    return (
+        tensor.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        and type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    )
+
+
+def pick(
+    tensor: torch.Tensor,
+    *,
+    reference: Callable,
+    fast: Callable,
+    triton: Callable[[], Callable],
+    native: Callable | None = None,
+) -> Callable:
+    """The implementation of an op for ``tensor``; ``triton`` is called, and triton imported, only when chosen.
+
+    An op without a ``native`` implementation runs its ``fast`` one in its place.
+    """
     name = resolve(tensor)
     if name == "triton" and tensor.dtype != torch.float64:  # kernels add in float32
         return triton()
+    if name == "native" and native is not None:
+        return native
     return reference if name == "reference" else fast

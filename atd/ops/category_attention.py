@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from atd.ops.backend import pick
-from atd.ops.grouped_attention import attend_groups, gather_rows
+from atd.ops.grouped_attention import attend_groups, attend_rows_, gather_rows
 
 
 def category_attention(
@@ -31,7 +31,7 @@ def category_attention(
     Returns:
         (b, n, C), in the tokens' own places, without the output projection.
     """
-    implementation = pick(qkv, reference=_reference, fast=_indexed, triton=_triton)
+    implementation = pick(qkv, reference=_reference, fast=_indexed, triton=_triton, native=_in_place)
     return implementation(qkv, order, inverse, group_size, num_heads, scale)
 
 
@@ -60,6 +60,16 @@ def _indexed(qkv, order, inverse, group_size, num_heads, scale) -> Tensor:
     groups = gather_rows(qkv, rows).view(batch, -1, size, channels)
     output = attend_groups(groups, num_heads, scale=scale)
     return gather_rows(output.reshape(batch, rows.shape[1], -1), inverse)
+
+
+def _in_place(qkv, order, inverse, group_size, num_heads, scale) -> Tensor:
+    batch, tokens, channels = qkv.shape
+    size = min(tokens, group_size)
+    rows = group_rows(order, size)
+    output = qkv.new_empty(batch, tokens, channels // 3)
+    for b in range(batch):
+        attend_rows_(output[b], qkv[b], rows[b], size, num_heads, kept=tokens, scale=float(scale))
+    return output
 
 
 def _triton():

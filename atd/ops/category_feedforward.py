@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from atd.ops.backend import pick
+from atd.ops.backend import pick, resolve
 from atd.ops.grouped_attention import gather_rows
+from atd.ops.native import depthwise_convolution as native
 
 
 def category_feedforward(
@@ -35,7 +36,7 @@ def category_feedforward(
     Returns:
         (b, h·w, E + T).
     """
-    implementation = pick(hidden, reference=_reference, fast=_channels_last, triton=_triton)
+    implementation = pick(hidden, reference=_reference, fast=_channels_last, triton=_triton, native=_in_lines)
     return implementation(hidden, grid, weight, bias, features, category)
 
 
@@ -58,6 +59,42 @@ def _channels_last(hidden, grid, weight, bias, features, category) -> Tensor:
     image = y.view(batch, *grid, channels).permute(0, 3, 1, 2)
     image = F.conv2d(image, weight, bias, padding=weight.shape[-1] // 2, groups=channels)
     return y + F.gelu(image.permute(0, 2, 3, 1).reshape(batch, tokens, channels))
+
+
+def _in_lines(hidden, grid, weight, bias, features, category) -> Tensor:
+    batch, tokens, narrow = hidden.shape
+    channels, margin = len(weight), weight.shape[-1] // 2
+    output = hidden.new_empty(batch, tokens, channels)
+    for b in range(batch):
+        image = hidden.new_zeros(grid[0] + 2 * margin, grid[1], channels)
+        y = image[margin : margin + grid[0]].view(tokens, channels)
+        y[:, :narrow] = F.gelu(hidden[b])
+        if features is not None:
+            y[:, narrow:] = features[b].index_select(0, category[b])
+        output[b] = convolve_lines(image, weight, bias).view(tokens, channels)
+    return output
+
+
+def convolve_lines(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``y + GELU(depthwise_conv(y))`` for some lines of an image; without gradients.
+
+    Args:
+        image: (l + k − 1, w, E), contiguous: the l lines asked for, with (k − 1)/2 more above and below, which are zero
+            outside the whole image. Left and right the convolution pads with zeros.
+        weight: (E, 1, k, k), k odd.
+        bias: (E,) or None.
+
+    Returns:
+        (l, w, E), contiguous.
+    """
+    channels, _, side, _ = weight.shape
+    if resolve(image) == "native" and side in native.SIDES and channels >= native.LEAST_CHANNELS:
+        return native.convolve_lines(image, weight, bias)
+    margin = side // 2
+    output = F.conv2d(image[None].permute(0, 3, 1, 2), weight, bias, padding=(0, margin), groups=channels)
+    output = output.permute(0, 2, 3, 1)[0].contiguous()
+    torch.ops.aten.gelu.out(output, out=output)
+    return output.add_(image[margin : len(image) - margin])
 
 
 def _triton():

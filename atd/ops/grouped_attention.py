@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from atd.ops.backend import resolve
+from atd.ops.native import grouped_attention as native
+
 # The backward pass forms its attention maps in pieces of this size: they stay in a CPU's cache, and on a card they are
 # large enough to fill it.
 _CPU_CHUNK_BYTES = 2 << 20
@@ -56,6 +59,40 @@ def attend_groups(
     else:
         output = _attend(rows, bias, num_heads, softmax_scale)
     return output.reshape(batch, count, size, channels // 3)
+
+
+def attend_rows_(
+    output: Tensor,
+    rows: Tensor,
+    index: Tensor,
+    size: int,
+    num_heads: int,
+    *,
+    kept: int | None = None,
+    scale: float | None = None,
+    bias: Tensor | None = None,
+) -> None:
+    """Attention in groups of ``size`` rows, each result written to its row's own place; without gradients.
+
+    Args:
+        output: (n, C), changed in place; rows that the index does not name stay as they are.
+        rows: (n, 3C), channels (q | k | v) with heads inside each.
+        index: (groups·size,) int64, the rows of each group.
+        size: rows in a group.
+        num_heads: H.
+        kept: results of the first ``kept`` places of the index are written, those of the others dropped; default: all.
+        scale: factor of the logits, ``(C/H)^-0.5`` when None.
+        bias: (H, size, size), added to the logits, or None.
+    """
+    kept = len(index) if kept is None else kept
+    if resolve(rows) == "native":
+        if scale is None:
+            scale = float((rows.shape[1] // (3 * num_heads)) ** -0.5)
+        native.attend_rows_(output, rows, index, size, num_heads, kept, scale, bias)
+    else:
+        groups = rows.index_select(0, index).view(1, -1, size, rows.shape[1])
+        attended = attend_groups(groups, num_heads, scale=scale, bias=bias).view(len(index), -1)
+        output.index_copy_(0, index[:kept], attended[:kept])
 
 
 def _heads(rows: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from atd.ops.backend import pick
 from atd.ops.geometry import PUBLISHED_MASK, relative_position_index, shift_masks, window_order
-from atd.ops.grouped_attention import attend_groups, gather_rows
+from atd.ops.grouped_attention import attend_groups, attend_rows_, gather_rows
 
 
 def window_attention(
@@ -31,7 +31,7 @@ def window_attention(
     Returns:
         (b, h·w, C), in the tokens' own places, without the output projection.
     """
-    implementation = pick(qkv, reference=_reference, fast=_indexed, triton=_triton)
+    implementation = pick(qkv, reference=_reference, fast=_indexed, triton=_triton, native=_in_place)
     return implementation(qkv, bias_table, grid, window, shift, num_heads)
 
 
@@ -111,6 +111,15 @@ def _indexed(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
     output = torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
     inverse = window_order(grid[0], grid[1], window, shift, qkv.device).inverse
     return gather_rows(output.view(batch, -1, channels // 3), inverse)
+
+
+def _in_place(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
+    batch, tokens, channels = qkv.shape
+    output = qkv.new_empty(batch, tokens, channels // 3)
+    for rows, bias in window_kinds(bias_table, grid, window, shift, qkv):
+        for b in range(batch):
+            attend_rows_(output[b], qkv[b], rows, window**2, num_heads, bias=bias)
+    return output
 
 
 def _triton():

@@ -1,0 +1,33 @@
+"""Attention inside groups of rows that an index names: rows are read and results written in the tokens' own places."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from atd.ops.native.library import call
+
+
+def attend_rows_(
+    output: Tensor, rows: Tensor, index: Tensor, size: int, num_heads: int, kept: int, scale: float, bias: Tensor | None
+) -> None:
+    """:func:`atd.ops.grouped_attention.attend_rows_`; every tensor but ``index`` is float32, ``output`` contiguous."""
+    channels = rows.shape[1] // 3
+    lowest, highest = torch.aminmax(index)
+    if lowest < 0 or highest >= len(rows) or len(output) != len(rows):
+        raise IndexError(
+            f"rows {int(lowest)} to {int(highest)} were asked for; there are {len(rows)}, {len(output)} in the output"
+        )
+    call(
+        "atd_grouped_attention",
+        rows.contiguous(),
+        index.contiguous(),
+        len(index) // size,
+        size,
+        num_heads,
+        channels // num_heads,
+        scale,
+        None if bias is None else bias.contiguous(),
+        output,
+        kept,
+    )
