@@ -94,7 +94,11 @@ def cuda_cases() -> Iterator[Case]:
 
 def run_tests(device: torch.device) -> None:
     """The ops' tests, on this device; a failure ends the run: a wrong result is not worth timing."""
-    tests = ["tests/test_ops.py"] if device.type == "cpu" else ["tests/test_kernels.py", "-m", "gpu"]
+    tests = (
+        ["tests/test_ops.py", "tests/test_native.py"]
+        if device.type == "cpu"
+        else ["tests/test_kernels.py", "-m", "gpu"]
+    )
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", *tests], cwd=RESULTS.parent.parent)
     if done.returncode:
         raise SystemExit("The tests of the ops fail; nothing was timed.")

@@ -188,7 +188,7 @@ def op_cases(sides: list[int], variants: tuple[Variant, ...]) -> Iterator[Case]:
                 partial(_make_op, shape, sides[0], op, True),
                 # Forward, the same again for the recomputation, and two products for each of the forward's.
                 lambda itemsize, s=shape, op=op: tuple(3.5 * x for x in _op_cost(s, sides[0], op, itemsize)),  # pyright: ignore
-                variants,
+                tuple(variant for variant in variants if variant.backend != "native"),  # it has no backward pass
             )
 
 

@@ -64,6 +64,9 @@ def _channels_last(hidden, grid, weight, bias, features, category) -> Tensor:
 def _in_lines(hidden, grid, weight, bias, features, category) -> Tensor:
     batch, tokens, narrow = hidden.shape
     channels, margin = len(weight), weight.shape[-1] // 2
+    given = narrow + (0 if features is None else features.shape[-1])
+    if given != channels:
+        raise ValueError(f"the hidden and category channels are {given}, those of the convolution {channels}")
     output = hidden.new_empty(batch, tokens, channels)
     for b in range(batch):
         image = hidden.new_zeros(grid[0] + 2 * margin, grid[1], channels)

@@ -115,6 +115,8 @@ def _indexed(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
 
 def _in_place(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
     batch, tokens, channels = qkv.shape
+    if tokens != grid[0] * grid[1]:
+        raise ValueError(f"{tokens} tokens are not a grid of {grid[0]}x{grid[1]}")
     output = qkv.new_empty(batch, tokens, channels // 3)
     for rows, bias in window_kinds(bias_table, grid, window, shift, qkv):
         for b in range(batch):

@@ -13,6 +13,8 @@ LEAST_CHANNELS = 16
 def convolve_lines(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """:func:`atd.ops.category_feedforward.convolve_lines`, float32, for k in SIDES and E >= LEAST_CHANNELS."""
     channels, _, side, _ = weight.shape
+    if image.shape[2] != channels or (bias is not None and bias.shape != (channels,)):
+        raise ValueError(f"the image has {image.shape[2]} channels, the convolution {channels}")
     lines, width = image.shape[0] - side + 1, image.shape[1]
     output = image.new_empty(lines, width, channels)
     call(

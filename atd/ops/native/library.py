@@ -50,11 +50,23 @@ def can_use_native() -> tuple[bool, str]:
 
 
 def call(name: str, *arguments: torch.Tensor | int | float | None) -> None:
-    """Run a kernel on contiguous tensors with as many threads as torch uses.
+    """Run a kernel with as many threads as torch uses. It trusts the sizes it is given: callers compare them.
+
+    Args:
+        name: of the C function.
+        arguments: in its order; tensors are contiguous, on the CPU, float32 or int64.
 
     Raises:
         RuntimeError: the kernels cannot run here; see :func:`can_use_native`.
+        TypeError: a tensor is not of the kind that they read.
     """
+    for value in arguments:
+        if isinstance(value, torch.Tensor) and not (
+            value.device.type == "cpu" and value.dtype in (torch.float32, torch.int64) and value.is_contiguous()
+        ):
+            raise TypeError(
+                f"{name} reads float32 or int64 in one piece on the CPU, not {value.dtype} on {value.device}"
+            )
     with _lock:
         library, reason = _load()
     if library is None:
