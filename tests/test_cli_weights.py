@@ -98,6 +98,7 @@ def test_info_names_folders_versions_and_the_backends_reason(cache, monkeypatch,
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["info"]) == 0
     text = capsys.readouterr().out
-    for part in (str(cache), atd.__version__, torch.__version__.split("+")[0], "backend torch", "HF_HUB_OFFLINE"):
+    backend = "backend {}: {}".format(*atd.ops.backend_report("cpu"))
+    for part in (str(cache), atd.__version__, torch.__version__.split("+")[0], backend, "HF_HUB_OFFLINE"):
         assert part in text
     assert "pip install atd-restoration[drive]" in text

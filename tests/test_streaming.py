@@ -214,10 +214,11 @@ def test_a_broken_input_leaves_nothing(tmp_path):
 def test_a_killed_process_leaves_nothing_under_the_final_name_and_can_be_resumed(tmp_path, how):
     Image.fromarray(noise()).save(tmp_path / "in.png")
     script = """
-import sys, time
+import signal, sys, time
 sys.path.insert(0, sys.argv[1])
 from restoration_networks import Learned
 from atd.restoration import restore_file
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 def slowly(state):
     print(state.done, flush=True)
     time.sleep(0.02 if state.done < 8 else 60)
