@@ -19,7 +19,7 @@ BYTES_PER_PIXEL = {
 }
 """Peak bytes per input pixel beyond the weights, by architecture and embed_dim: on a CPU, where blocks run piece by
 piece, and elsewhere. Both are measured by ``python -m benchmarks.memory`` in float32 on a CPU, the second with
-``--layerwise``. Half precision and the GPU kernels take less."""
+``--layerwise``. Both are of the torch path; half precision and the kernels, native or Triton, take less."""
 # On a CPU, what the pieces in work take whatever the size of the image.
 CPU_OVERHEAD = 20_000_000
 # For a network that is none of ours, where nothing is known: twice the largest.
