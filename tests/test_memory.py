@@ -19,20 +19,13 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measuring the resident set needs Linux")
-def test_the_estimate_is_within_a_quarter_of_what_a_process_takes():
-    """That of the torch path; where native kernels run, it takes less, and tiles may be planned too small."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--one", "atd_light_sr_x4", "128"]
-
-    def measured(backend: str) -> tuple[int, int]:
-        environment = {**os.environ, "ATD_BACKEND": backend}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-        peak, estimate = done.stdout.split()[-2:]
-        return int(peak), int(estimate)
-
-    peak, estimate = measured("torch")
-    assert estimate == pytest.approx(peak, rel=0.25)
-    peak, estimate = measured("auto")
-    assert 0.5 * estimate <= peak <= 1.05 * estimate
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_a_process_takes_no_more_than_the_estimate_and_at_least_two_thirds(backend):
+    command = [sys.executable, "-m", "benchmarks.memory", "--one", "atd_light_sr_x4", "256"]
+    environment = {**os.environ, "ATD_BACKEND": backend}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    peak, estimate = (int(value) for value in done.stdout.split()[-2:])
+    assert 2 / 3 * estimate <= peak <= estimate
 
 
 @pytest.fixture
