@@ -38,8 +38,6 @@ def compare(name: str, side: int, device: torch.device, repeats: int) -> dict[st
 
     runs: dict[str, measure.Run] = {"spandrel": lambda: theirs(image)}
     runs |= {backend: lambda backend=backend: with_backend(backend) for backend in ("reference", "auto")}
-    for run in runs.values():
-        run()
     samples = measure.time_samples(runs, device, repeats, 120.0)
     return {label: measure.percentiles(seconds)[1] for label, seconds in samples.items()}
 

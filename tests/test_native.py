@@ -203,13 +203,11 @@ def test_tensors_that_do_not_fit_are_refused():
 
 
 def test_the_result_does_not_depend_on_the_number_of_threads():
-    model = small("ATD", embed_dim=32, num_heads=[2, 2], window_size=8, convffn_kernel_size=5)
-    x, before, outputs = image(model, 40, 24), torch.get_num_threads(), []
+    before, outputs = torch.get_num_threads(), []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
         outputs.append(ops.window_attention(draw(1, 960, 96), draw(225, 2), (40, 24), 8, 4, 2))
         outputs.append(ops.dictionary_attention(draw(1, 960, 8), draw(1, 64, 8), draw(1, 64, 32), torch.ones(1))[0])
-        model(x)
     torch.set_num_threads(before)
     assert all(torch.equal(outputs[i % 2], outputs[i]) for i in range(len(outputs)))
 

@@ -29,7 +29,7 @@ from atd.models.layers import (
     TokenDictionaryAttention,
     WindowAttention,
 )
-from atd.ops.backend import resolve
+from atd.ops.backend import is_plain_inference, resolve
 from atd.ops.category_attention import group_rows
 from atd.ops.category_feedforward import convolve_lines
 from atd.ops.grouped_attention import attend_rows_
@@ -56,12 +56,7 @@ def serves(layers: Sequence[DictionaryLayer], x: Tensor) -> bool:
     of a plain module or parameter: hooks, replaced forwards, compiled layers, adapters, quantised or sharded weights.
     """
     return (
-        x.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-        and not torch.is_autocast_enabled("cpu")
-        and type(x) is Tensor
+        is_plain_inference(x)
         and resolve(x) in ("native", "torch")
         and all(_is_plain(layer) for layer in layers)
     )

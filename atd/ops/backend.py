@@ -133,8 +133,13 @@ def _is_native_work(tensor: torch.Tensor) -> bool:
 
     They read memory directly: what only records or stands for a computation has to pass them by.
     """
+    return tensor.dtype == torch.float32 and is_plain_inference(tensor)
+
+
+def is_plain_inference(tensor: torch.Tensor) -> bool:
+    """Whether work on ``tensor`` is done at once, on the CPU, without gradients, autocast, tracing or compilation."""
     return (
-        tensor.dtype == torch.float32
+        tensor.device.type == "cpu"
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
