@@ -4,10 +4,10 @@
 >>> image = atd.restore("atd_light_sr_x4", "photo.png", weights="bundled")
 """
 
-from atd.checkpoints import LoadError, load
+from atd.loading import LoadError, load
 from atd.models import ATD, ATDCVPR, ATDU
 from atd.registry import create, list_models
-from atd.restoration import restore, restore_file
+from atd.restoration.api import restore, restore_file
 
 __version__ = "0.1.0"
 

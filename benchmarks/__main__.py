@@ -95,9 +95,9 @@ def cuda_cases() -> Iterator[Case]:
 def run_tests(device: torch.device) -> None:
     """The ops' tests, on this device; a failure ends the run: a wrong result is not worth timing."""
     tests = (
-        ["tests/test_ops.py", "tests/test_native.py"]
+        ["tests/ops/test_ops.py", "tests/ops/test_native.py"]
         if device.type == "cpu"
-        else ["tests/test_kernels.py", "-m", "gpu"]
+        else ["tests/ops/test_kernels.py", "-m", "gpu"]
     )
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", *tests], cwd=RESULTS.parent.parent)
     if done.returncode:

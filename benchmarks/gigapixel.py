@@ -72,7 +72,7 @@ def restore(model: str, source: str, target: str, tile: int | str) -> None:
 
     import atd
     from atd import registry
-    from atd.restoration import restore_file
+    from atd.restoration.api import restore_file
     from benchmarks.memory import resident
 
     class Nearest(nn.Module):

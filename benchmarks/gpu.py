@@ -28,7 +28,7 @@ def main() -> None:
         return
     folder = str(args.folder)
     commands = {
-        "tests": ["pytest", "tests/test_kernels.py", "-m", "gpu", "-q", "--durations=10", "-p", "no:cacheprovider"],
+        "tests": ["pytest", "tests/ops/test_kernels.py", "-m", "gpu", "-q", "--durations=10", "-p", "no:cacheprovider"],
         "speed": ["benchmarks", "--device", "cuda", "--no-tests", "--output", folder],
         "profile": ["benchmarks.gpu", folder, "--profile-one"],
     }

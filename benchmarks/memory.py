@@ -1,6 +1,6 @@
 """Peak memory per input pixel of every published network, the figures behind ``tile="auto"``.
 
-    python -m benchmarks.memory                    # measure, write results/memory.csv, compare with atd.memory
+    python -m benchmarks.memory                    # measure, write results/memory.csv, compare with the estimate
     python -m benchmarks.memory --models 'atd_light*' --sides 64 160
     python -m benchmarks.memory --layerwise        # on a CPU, but as on other devices
 
@@ -82,12 +82,12 @@ def is_twin(name: str) -> bool:
 
 
 def measure(name: str, side: int, device: str, dtype: str, layerwise: bool) -> str:
-    """Peak bytes of one forward beyond the weights, and what `atd.memory` estimates."""
+    """Peak bytes of one forward beyond the weights, and what `atd.restoration.memory` estimates."""
     import torch
 
     import atd
-    from atd import memory
     from atd.models.layers import DictionaryLayer
+    from atd.restoration import memory
 
     model = atd.create(name).eval().to(device)
     image = torch.rand(1, model.in_channels, side, side, device=device)

@@ -33,7 +33,7 @@ def main() -> None:
 
     import atd
     from atd.metrics import psnr
-    from atd.restoration import restore_tensor
+    from atd.restoration.api import restore_tensor
 
     folder = Path(os.environ["ATD_DATA"]) / "sr" / "Urban100"
     model = atd.load(args.model, weights=args.weights)

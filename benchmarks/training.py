@@ -24,8 +24,9 @@ from pathlib import Path
 
 import torch
 
-from atd import data, ops, optim, recipes, registry, training
-from atd.data import Degradation, ImageSource, Patches
+from atd import ops, registry
+from atd.training import data, loop, optim, recipes
+from atd.training.data import Degradation, ImageSource, Patches
 
 RESULTS = Path(__file__).parent / "results"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -80,7 +81,7 @@ def make_step(args: argparse.Namespace) -> Callable[[], None]:
     def step() -> None:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             output = model(inputs)
-        training.loss_of(recipe, output.float(), targets).backward()
+        loop.loss_of(recipe, output.float(), targets).backward()
         optimiser.step()
         optimiser.zero_grad()
         if device.type == "cuda":
@@ -170,7 +171,7 @@ def curve(recipe: recipes.Recipe, source: ImageSource, seed: int, backend: str) 
     with ops.use(backend):
         for iteration, (inputs, targets) in enumerate(batches):
             optim.set_rate(optimiser, optim.rate_factor(recipe, iteration))
-            loss = training.loss_of(recipe, model(inputs.to(device)), targets.to(device))
+            loss = loop.loss_of(recipe, model(inputs.to(device)), targets.to(device))
             loss.backward()
             optimiser.step()
             optimiser.zero_grad()

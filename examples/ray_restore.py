@@ -15,7 +15,7 @@ from pathlib import Path
 import ray
 
 import atd
-from atd.batch import describe, label_of, plan_jobs
+from atd.restoration.batch import describe, label_of, plan_jobs
 
 
 class Restorer:

@@ -27,8 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from atd import comparison, evaluation, results
-    from atd.candidates import open_candidate
+    from atd.evaluation import comparison, scoring, tables
+    from atd.evaluation.candidates import open_candidate
 
     if args.report and args.out is None:
         raise ValueError("--report writes a page into the folder of --out: give --out DIR")
@@ -36,11 +36,11 @@ def run(args: argparse.Namespace) -> int:
     a, b = (open_candidate(*comparison.parse(text, defaults), args.scale) for text in (args.a, args.b))
     options = evaluate.protocol_options(args)
     (protocol, sets, missing), (other, _, _) = (
-        evaluation.prepare(candidate, args.data, args.sets, **options) for candidate in (a, b)
+        scoring.prepare(candidate, args.data, args.sets, **options) for candidate in (a, b)
     )
     if protocol != other:
         raise ValueError(
-            f"A and B are measured differently: {results.conditions(protocol)} against {results.conditions(other)}"
+            f"A and B are measured differently: {tables.conditions(protocol)} against {tables.conditions(other)}"
         )
     evaluate.tell_missing(missing, args.data)
     with evaluate.Bar(sets) as bar:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         comparison.write(found, args.out)
         if args.report:
-            from atd import report
+            from atd.evaluation import report
 
             report.write_comparison(found, args.out)
         print(f"\nwritten to {args.out}", file=sys.stderr)

@@ -30,14 +30,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from atd import checkpoints
+    from atd import loading
 
     overrides = {}
     if args.category_size:
         overrides["category_size"] = args.category_size if len(args.category_size) > 1 else args.category_size[0]
     if args.img_range is not None:
         overrides["img_range"] = args.img_range
-    folder = checkpoints.convert(args.file, args.name, args.output, **overrides)
+    folder = loading.convert(args.file, args.name, args.output, **overrides)
     model = repr(args.name) if args.name and not args.output else repr(str(folder))
     print(f"{folder}: load it with atd.load({model})")
     return 0

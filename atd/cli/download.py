@@ -28,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from atd import checkpoints, registry
+    from atd import loading, registry
     from atd.errors import LoadError
 
     chosen: dict[str, None] = {}
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     failed = 0
     for name in chosen:
         try:
-            print(f"{name}: {checkpoints.download(name, args.source)}")
+            print(f"{name}: {loading.download(name, args.source)}")
         except LoadError as error:
             failed += 1
             print(f"{name}: failed: {error}", file=sys.stderr)

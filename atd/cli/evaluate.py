@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from atd.cli.restore import parse_tile
 
 if TYPE_CHECKING:
-    from atd.benchmark_sets import BenchmarkSet, Pair
-    from atd.candidates import Settings
+    from atd.evaluation.candidates import Settings
+    from atd.evaluation.datasets import BenchmarkSet, Pair
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -68,13 +68,13 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def settings(args: argparse.Namespace) -> Settings:
-    from atd.candidates import Settings
+    from atd.evaluation.candidates import Settings
 
     return Settings(**{name: getattr(args, name) for name in Settings.__dataclass_fields__})
 
 
 def protocol_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The keywords of `atd.evaluation.prepare`."""
+    """The keywords of `atd.evaluation.scoring.prepare`."""
     return {name: getattr(args, name) for name in ("sigma", "quality", "channel", "crop", "border")}
 
 
@@ -103,24 +103,24 @@ class Bar:
 
 
 def run(args: argparse.Namespace) -> int:
-    from atd import evaluation, results
-    from atd.candidates import open_candidate
+    from atd.evaluation import scoring, tables
+    from atd.evaluation.candidates import open_candidate
 
     if args.report and args.out is None:
         raise ValueError("--report writes a page into the folder of --out: give --out DIR")
     if args.report and args.no_images:
         raise ValueError("--report shows the restored images: leave out --no-images")
     candidate = open_candidate(args.model, settings(args), args.scale)
-    protocol, sets, missing = evaluation.prepare(candidate, args.data, args.sets, **protocol_options(args))
+    protocol, sets, missing = scoring.prepare(candidate, args.data, args.sets, **protocol_options(args))
     tell_missing(missing, args.data)
     images = args.out / "images" if args.out is not None and not args.no_images else None
     with Bar(sets) as bar:
-        found = evaluation.evaluate(candidate, protocol, sets, images=images, progress=bar)
-    print(results.markdown(found), end="")
+        found = scoring.evaluate(candidate, protocol, sets, images=images, progress=bar)
+    print(tables.markdown(found), end="")
     if args.out is not None:
-        results.write(found, args.out)
+        tables.write(found, args.out)
         if args.report:
-            from atd import report
+            from atd.evaluation import report
 
             report.write(found, args.out)
         print(f"\nwritten to {args.out}", file=sys.stderr)

@@ -22,7 +22,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     import atd
-    from atd import drive, hub, ops, registry
+    from atd import ops, registry
+    from atd.weights import drive, hub
 
     def installed(distribution: str) -> str:
         try:

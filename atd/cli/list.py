@@ -21,7 +21,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from atd import hub, registry
+    from atd import registry
+    from atd.weights import hub
 
     names = registry.list_models(args.pattern)
     if not names:

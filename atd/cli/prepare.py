@@ -42,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     from huggingface_hub.utils import tqdm
 
-    from atd import preparation
+    from atd.training import prepare
 
     with tqdm(unit="image") as bar:
 
@@ -51,11 +51,11 @@ def run(args: argparse.Namespace) -> int:
             bar.update(done - bar.n)
 
         if args.kind == "sr":
-            outcome = preparation.prepare_sr(
+            outcome = prepare.prepare_sr(
                 args.input, args.output, args.name, args.scale, args.lr, args.workers, progress
             )
         else:
-            outcome = preparation.prepare_dfwb(args.input, args.output, args.workers, progress)
+            outcome = prepare.prepare_dfwb(args.input, args.output, args.workers, progress)
     for failure in outcome.failures:
         print(failure, file=sys.stderr)
     print(f"{outcome.written} images cut, {outcome.skipped} done before, {len(outcome.failures)} failed")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from torch import nn
 
-    from atd.batch import Job
-    from atd.picture import Picture
-    from atd.sharding import Shard
+    from atd.images.image import Picture
+    from atd.restoration.batch import Job
+    from atd.restoration.sharding import Shard
 
 DEFAULT_MODEL = "atd_light_sr_x4"
 TASK_MODELS = {"classical": "atd_sr", "lightweight": "atd_light_sr"}
@@ -104,7 +104,7 @@ def parse_tile(text: str) -> int | str:
 
 
 def run(args: argparse.Namespace) -> int:
-    from atd.sharding import joined_shard
+    from atd.restoration.sharding import joined_shard
 
     with joined_shard() as shard:
         return restore_jobs(args, shard)
@@ -114,14 +114,14 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     import torch
     from PIL import Image
 
-    from atd.batch import label_of, plan_jobs, run_jobs
-    from atd.imageio import probe, read_image, write_image
-    from atd.inference import scale_of
-    from atd.picture import SaveOptions
-    from atd.progress import tile_callback
-    from atd.restoration import check_file, restore_picture
-    from atd.settings import Settings
-    from atd.streaming import part_of, should_stream, stream_file
+    from atd.images.files import probe, read_image, write_image
+    from atd.images.image import SaveOptions
+    from atd.restoration.api import check_file, restore_picture
+    from atd.restoration.batch import label_of, plan_jobs, run_jobs
+    from atd.restoration.options import Settings
+    from atd.restoration.progress import tile_callback
+    from atd.restoration.runner import scale_of
+    from atd.restoration.streaming import part_of, should_stream, stream_file
 
     networks = Networks(args, shard.device(args.device))
     save = SaveOptions(quality=args.save_quality, subsampling=args.subsampling)
@@ -243,7 +243,7 @@ class Networks:
         return self._load(self.gray_name if gray and self.gray_name else self.name)
 
     def _load(self, name: str) -> nn.Module:
-        from atd.restoration import load_network
+        from atd.restoration.api import load_network
 
         if name not in self.loaded:
             self.loaded[name] = load_network(name, self.weights, self.device)

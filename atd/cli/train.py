@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from atd import recipes
+    from atd.training import recipes
 
     if args.list:
         for name in recipes.names():
@@ -38,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not (args.recipe and args.data and args.out):
         raise ValueError("atd train needs a recipe, --data DIR and --out DIR; atd train --list shows the recipes")
-    from atd import training
+    from atd.training import loop
 
     recipe = recipes.get(args.recipe).override(args.overrides)
-    training.train(recipe, args.data, args.out, resume=args.resume, say=lambda line: print(line, flush=True))
+    loop.train(recipe, args.data, args.out, resume=args.resume, say=lambda line: print(line, flush=True))
     return 0
 
 

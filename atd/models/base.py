@@ -68,7 +68,7 @@ class RestorationModel(nn.Module):
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **kwargs: Any) -> Self:
         """:func:`atd.load`, with the check that the weights belong to this class. Same arguments, same errors."""
-        from atd.checkpoints import LoadError, load
+        from atd.loading import LoadError, load
 
         model = load(name_or_path, **kwargs)
         if not isinstance(model, cls):
@@ -80,13 +80,13 @@ class RestorationModel(nn.Module):
 
     def save_pretrained(self, directory: str | Path) -> Path:
         """Write ``model.safetensors``, ``config.json`` and a model card into ``directory``, and return it."""
-        from atd.checkpoints import save
+        from atd.loading import save
 
         return save(self, directory)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
         """Upload what :meth:`save_pretrained` writes to a Hugging Face repository and return the commit's URL."""
-        from atd.checkpoints import push
+        from atd.loading import push
 
         return push(self, repo_id, **kwargs)
 

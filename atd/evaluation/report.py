@@ -1,0 +1,158 @@
+"""One HTML page that shows an evaluation or a comparison: means, worst cases, crops and difference maps, all scores.
+
+The page is a single file and asks for nothing from the network (see `atd.evaluation.html`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from atd.evaluation import comparison, html, tables
+from atd.evaluation.comparison import Comparison
+from atd.evaluation.datasets import BenchmarkSet, Pair
+from atd.evaluation.protocol import Protocol, to_uint8
+from atd.evaluation.scoring import Evaluation, Score, output_path
+
+WORST = 3  # cases shown of each set
+CROP = 96  # side of the crops, in pixels of the output
+FULL_SCALE = 64  # error, in levels of 255, at which difference maps are white
+LEGEND = (
+    f"Crops are {CROP}x{CROP} pixels, where the difference is largest. Difference maps show the mean absolute "
+    f"difference of the channels: black 0, red {FULL_SCALE // 3}, yellow {2 * FULL_SCALE // 3}, white {FULL_SCALE} "
+    "of 255 or more."
+)
+
+
+
+def write(evaluation: Evaluation, folder: Path) -> Path:
+    """Write `folder`/report.html for an evaluation whose restored images are saved in `folder`/images."""
+    protocol, candidate = evaluation.protocol, evaluation.candidate
+    means = [[name, str(len(found.images)), *_cells(found.mean)] for name, found in evaluation.sets.items()]
+    body = [
+        html.paragraph(f"{tables.conditions(protocol)} {tables.run_settings(candidate)}"),
+        html.table([["set", "images", "PSNR (dB)", "SSIM"], *means]),
+        html.bullets(tables.notes(evaluation)),
+        html.paragraph(LEGEND),
+    ]
+    for name, found in evaluation.sets.items():
+        ranked = sorted(found.images, key=lambda file: found.images[file].psnr)
+        body.append(html.heading(f"{name}: lowest PSNR", 2))
+        for file in ranked[:WORST]:
+            shown, inputs, reference = _load(protocol, found.benchmark, file)
+            output = _read_output(output_path(folder / "images", found.benchmark, shown), reference)
+            body.append(html.heading(f"{file}: {tables.show(found.images[file])}", 3))
+            body.append(html.figures(panels(inputs, [(candidate.label, output)], reference)))
+        scores = [[file, *_cells(found.images[file])] for file in ranked]
+        every = html.table([["image", "PSNR (dB)", "SSIM"], *scores])
+        body.append(html.details(f"All {len(ranked)} images of {name}", every))
+    return _write(folder, f"{candidate.label}: evaluation", body)
+
+
+def write_comparison(compared: Comparison, folder: Path) -> Path:
+    """Write `folder`/report.html for a comparison whose outputs are saved in `folder`/images."""
+    body = [
+        html.bullets(comparison.describe(compared)),
+        html.paragraph(tables.conditions(compared.protocol)),
+        html.table(comparison.mean_rows(compared)),
+        html.paragraph(LEGEND),
+    ]
+    for name, found in compared.sets.items():
+        body.append(html.heading(f"{name}: largest difference between A and B", 2))
+        for file in comparison.by_difference(found)[:WORST]:
+            shown, inputs, reference = _load(compared.protocol, found.benchmark, file)
+            outputs = [
+                (side.upper(), _read_output(output_path(folder / "images" / side, found.benchmark, shown), reference))
+                for side in "ab"
+            ]
+            entry = found.images[file]
+            body.append(html.heading(f"{file}: A {tables.show(entry.a)}, B {tables.show(entry.b)}", 3))
+            body.append(html.figures(panels(inputs, outputs, reference)))
+        every = html.table(comparison.image_rows(found))
+        body.append(html.details(f"All {len(found.images)} images of {name}", every))
+    return _write(folder, f"{compared.a.label} and {compared.b.label}: comparison", body)
+
+
+Panels = list[tuple[str, np.ndarray]]
+
+
+def panels(inputs: Panels, outputs: Panels, reference: np.ndarray) -> Panels:
+    """The part of an image where the output errs most: inputs, outputs, reference and difference maps.
+
+    With two outputs the part is where they differ most from each other, and their difference is shown too.
+    All images are uint8 of the reference's size.
+    """
+    pairs = [(f"|{label} - reference|", output, reference) for label, output in outputs]
+    if len(outputs) == 2:
+        (a, first), (b, second) = outputs
+        pairs.append((f"|{a} - {b}|", first, second))
+    errors = [(label, _error(x, y)) for label, x, y in pairs]
+    top, left = worst_window(errors[-1][1], CROP)
+    window = np.s_[top : top + CROP, left : left + CROP]
+    return [
+        ("the part shown, framed", framed(outputs[0][1], top, left)),
+        *((label, image[window]) for label, image in (*inputs, *outputs, ("reference", reference))),
+        *((label, heat(error[window])) for label, error in errors),
+    ]
+
+
+def _cells(score: Score) -> list[str]:
+    return tables.show(score).split(" / ")
+
+
+def _load(protocol: Protocol, benchmark: BenchmarkSet, file: str) -> tuple[Pair, Panels, np.ndarray]:
+    """The pair called `file`, its input at the size of the output (pixels repeated) with a caption, its reference."""
+    pair = next(pair for pair in benchmark.pairs if pair.name == file)
+    degraded, reference = protocol.load(pair)
+    return pair, [("input", to_uint8(degraded).repeat(protocol.scale, 0).repeat(protocol.scale, 1))], reference
+
+
+def _write(folder: Path, title: str, body: list[str]) -> Path:
+    path = folder / "report.html"
+    path.write_text(html.page(title, body), encoding="utf-8")
+    return path
+
+
+def _read_output(path: Path, reference: np.ndarray) -> np.ndarray:
+    """A saved output, in the layout of its reference."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L" if reference.ndim == 2 else "RGB"))
+
+
+def worst_window(error: np.ndarray, side: int) -> tuple[int, int]:
+    """Top and left of the `side`-sized window, on a grid of half its size, in which `error` (H, W) sums to most."""
+    sums = np.pad(error, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    height, width = error.shape
+
+    def starts(length: int) -> list[int]:
+        return [*range(0, max(length - side, 0), side // 2), max(length - side, 0)]
+
+    def total(top: int, left: int) -> float:
+        bottom, right = min(top + side, height), min(left + side, width)
+        return sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+
+    return max(((top, left) for top in starts(height) for left in starts(width)), key=lambda corner: total(*corner))
+
+
+def framed(image: np.ndarray, top: int, left: int) -> np.ndarray:
+    """`image` as RGB, reduced to at most 384 pixels a side, with a red frame around the window."""
+    picture = Image.fromarray(image).convert("RGB")
+    picture.thumbnail((384, 384))
+    factor = picture.width / image.shape[1]
+    corners = [value * factor for value in (left, top, left + CROP, top + CROP)]
+    ImageDraw.Draw(picture).rectangle(corners, outline=(230, 30, 30), width=3)
+    return np.asarray(picture)
+
+
+def heat(error: np.ndarray) -> np.ndarray:
+    """Errors (H, W) in levels of 255 as RGB: black, red, yellow, white at `FULL_SCALE`."""
+    level = (error / FULL_SCALE).clip(0, 1)[..., None] * 3
+    return ((level - np.arange(3)).clip(0, 1) * 255).astype(np.uint8)
+
+
+def _error(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Mean absolute difference of the channels, (H, W) in levels of 255."""
+    error = np.abs(x.astype(np.float64) - y)
+    return error if error.ndim == 2 else error.mean(2)

@@ -1,0 +1,183 @@
+"""Cut training images into the pieces the published trainings read: `atd prepare sr` and `atd prepare dfwb`.
+
+A piece is written under a temporary name and renamed, and an image whose pieces all exist is skipped: an interrupted
+preparation is continued by running it again.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from atd import degrade
+from atd.training.data import find_images, image_size, read_image
+
+SUB_IMAGE, SUB_STEP = 480, 240  # HR pixels; divisible by the scales 2, 3 and 4
+LARGE, PATCH, OVERLAP = 1200, 768, 128
+
+
+@dataclass(frozen=True)
+class Outcome:
+    written: int  # images cut in this run
+    skipped: int  # images whose pieces were there already
+    failures: list[str]  # one sentence for each image that could not be cut
+
+
+def positions(length: int, size: int, step: int) -> list[int]:
+    """Starts of pieces of `size` every `step`, the last one flush with the end; [0] when `length` ≤ `size`."""
+    if length <= size:
+        return [0]
+    starts = list(range(0, length - size + 1, step))
+    if starts[-1] + size < length:
+        starts.append(length - size)
+    return starts
+
+
+def prepare_sr(
+    hr: Path,
+    out: Path,
+    name: str,
+    scales: Iterable[int] = (2, 3, 4),
+    lr: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Sub-images for super-resolution, `out/<name>_train_HR_sub` and `out/<name>_train_LR_bicubic/X<s>_sub`.
+
+    HR images are cropped to a multiple of all scales, so that the folders match one to one. LR images come from
+    `lr/X<s>` (`0001x2.png` or `0001.png`) or, without `lr`, from MATLAB's bicubic reduction of the whole image.
+    """
+    scales = sorted(set(scales))
+    for scale in scales:
+        if scale < 2 or SUB_STEP % scale:
+            raise ValueError(f"scale must be a divisor of {SUB_STEP} above 1, got {scale}")
+    job = partial(_cut_pair, out=out, name=name, scales=scales, lr=lr)
+    return _run(job, _images_of([hr]), workers, progress)
+
+
+def prepare_dfwb(
+    folders: list[Path], out: Path, workers: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> Outcome:
+    """Denoising images: those above 1200 pixels on both sides in 768-pixel patches, the others copied whole."""
+    return _run(partial(_cut_large, out=out), _images_of(folders), workers, progress)
+
+
+def _images_of(folders: list[Path]) -> list[Path]:
+    seen: dict[str, Path] = {}
+    for folder in folders:
+        images = find_images(folder)
+        if not images:
+            raise ValueError(f"no images in {folder}")
+        for path in images:
+            if path.stem in seen:
+                raise ValueError(f"{seen[path.stem]} and {path} would get the same output name: rename one of them")
+            seen[path.stem] = path
+    return list(seen.values())
+
+
+def _run(
+    job: Callable[[Path], bool], images: list[Path], workers: int | None, progress: Callable[[int, int], None] | None
+) -> Outcome:
+    written, skipped, failures = 0, 0, []
+    for done, (path, result) in enumerate(_results(job, images, workers), 1):
+        try:
+            if result():
+                written += 1
+            else:
+                skipped += 1
+        except (OSError, ValueError) as error:
+            failures.append(f"{path}: {error}")
+        if progress:
+            progress(done, len(images))
+    return Outcome(written, skipped, sorted(failures))
+
+
+def _results(
+    job: Callable[[Path], bool], images: list[Path], workers: int | None
+) -> Iterator[tuple[Path, Callable[[], bool]]]:
+    """Each image with a call that gives, or raises, what `job` does with it; in the order in which they are done."""
+    if workers == 1:
+        yield from ((path, partial(job, path)) for path in images)
+        return
+    # Not fork: a process that has used torch's threads cannot be forked safely.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(job, path): path for path in images}
+        yield from ((futures[future], future.result) for future in as_completed(futures))
+
+
+def _cut_pair(path: Path, out: Path, name: str, scales: list[int], lr: Path | None) -> bool:
+    """Cut one HR image and its LR images; False when all pieces exist."""
+    unit = math.lcm(*scales)
+    height, width = (side // unit * unit for side in image_size(path))
+    boxes = [(y, x) for y in positions(height, SUB_IMAGE, SUB_STEP) for x in positions(width, SUB_IMAGE, SUB_STEP)]
+    names = [f"{path.stem}_s{number:03d}.png" for number in range(1, len(boxes) + 1)]
+    folders = {1: out / f"{name}_train_HR_sub"}
+    folders |= {scale: out / f"{name}_train_LR_bicubic" / f"X{scale}_sub" for scale in scales}
+    if all((folder / piece).exists() for folder in folders.values() for piece in names):
+        return False
+    clean = read_image(path, 3)[:height, :width]
+    for scale, folder in folders.items():
+        image = clean if scale == 1 else _lr_image(clean, path, scale, lr)
+        size = SUB_IMAGE // scale
+        for piece, (y, x) in zip(names, boxes, strict=True):
+            _write(image[y // scale : y // scale + size, x // scale : x // scale + size], folder / piece)
+    return True
+
+
+def _lr_image(clean: np.ndarray, path: Path, scale: int, lr: Path | None) -> np.ndarray:
+    if lr is None:
+        return degrade.bicubic_downscale(clean, scale)
+    folder = lr / f"X{scale}"
+    for stem in (f"{path.stem}x{scale}", path.stem):
+        for candidate in folder.glob(f"{stem}.*"):
+            image = read_image(candidate, 3)
+            height, width = clean.shape[0] // scale, clean.shape[1] // scale
+            if image.shape[0] < height or image.shape[1] < width:
+                raise ValueError(
+                    f"{candidate} has {image.shape[0]}x{image.shape[1]} pixels, "
+                    f"expected {height}x{width}, 1/{scale} of {path}"
+                )
+            return image[:height, :width]
+    raise ValueError(f"its LR partner {path.stem}x{scale} or {path.stem} is missing in {folder}")
+
+
+def _cut_large(path: Path, out: Path) -> bool:
+    height, width = image_size(path)
+    if min(height, width) <= LARGE:
+        target = out / path.name
+        if target.exists():
+            return False
+        read_image(path, 3)  # an unreadable image is better found now than during the training
+        _replace(target, lambda temporary: shutil.copyfile(path, temporary))
+        return True
+    step = PATCH - OVERLAP
+    boxes = [(y, x) for y in positions(height, PATCH, step) for x in positions(width, PATCH, step)]
+    names = [f"{path.stem}_p{number:03d}.png" for number in range(1, len(boxes) + 1)]
+    if all((out / piece).exists() for piece in names):
+        return False
+    image = read_image(path, 3)
+    for piece, (y, x) in zip(names, boxes, strict=True):
+        _write(image[y : y + PATCH, x : x + PATCH], out / piece)
+    return True
+
+
+def _write(image: np.ndarray, path: Path) -> None:
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    _replace(path, lambda temporary: picture.save(temporary, "PNG", compress_level=3))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    write(temporary)
+    os.replace(temporary, path)

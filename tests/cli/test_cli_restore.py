@@ -1,0 +1,275 @@
+"""`atd restore` on real files, with a tiny ATD network saved as a folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import atd
+from atd.cli import build_parser, main
+from atd.cli.restore import Networks
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A folder with a tiny network of scale 2, called "tiny"."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    model = atd.ATD(
+        upscale=2,
+        embed_dim=12,
+        depths=[1],
+        num_heads=[2],
+        window_size=8,
+        category_size=16,
+        num_tokens=8,
+        reducted_dim=4,
+        dim_ffn_td=4,
+        convffn_kernel_size=3,
+        mlp_ratio=1,
+        upsampler="pixelshuffledirect",
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+def photo(path, seed=0, size=(20, 14), mode="RGB"):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def run(*arguments):
+    return main(["restore", *(str(argument) for argument in arguments)])
+
+
+def names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_one_file_into_a_folder_and_into_a_file(network, tmp_path, capsys):
+    photo(tmp_path / "a.png")
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", "--model", network) == 0
+    assert names(tmp_path / "out") == ["a_tiny.png"]
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "big.png", "--model", network) == 0
+    assert Image.open(tmp_path / "big.png").size == (40, 28)
+    result = np.asarray(Image.open(tmp_path / "out" / "a_tiny.png"))
+    assert np.array_equal(result, np.asarray(Image.open(tmp_path / "big.png")))
+    assert np.array_equal(result, np.asarray(atd.restore(atd.load(network), tmp_path / "a.png")))
+    assert "1 restored" in capsys.readouterr().err
+
+
+def test_a_bad_file_is_reported_and_the_rest_go_on(network, tmp_path, capsys):
+    photo(tmp_path / "in" / "a.png")
+    photo(tmp_path / "in" / "c.png", seed=1)
+    (tmp_path / "in" / "b.png").write_bytes(b"not an image")
+    (tmp_path / "in" / "d.png").write_bytes(b"")
+    (tmp_path / "in" / "notes.txt").write_text("not taken from a folder")
+    for jobs in (1, 3):
+        out = tmp_path / f"out{jobs}"
+        assert run("-i", tmp_path / "in", "-o", out, "--model", network, "--jobs", jobs) == 1
+        assert names(out) == ["a_tiny.png", "c_tiny.png"]
+        errors = capsys.readouterr().err
+        assert "b.png is not an image" in errors
+        assert "d.png is empty" in errors
+        assert "2 restored, 2 failed" in errors
+        assert "notes" not in errors
+
+
+def test_existing_results_are_skipped_and_counted_unless_overwritten(network, tmp_path, capsys):
+    photo(tmp_path / "in" / "a.png")
+    photo(tmp_path / "in" / "b.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a_tiny.png").write_text("mine")
+    assert run("-i", tmp_path / "in", "-o", out, "--model", network) == 0
+    assert (out / "a_tiny.png").read_text() == "mine"
+    assert "1 restored, 1 skipped" in capsys.readouterr().err
+    assert run("-i", tmp_path / "in", "-o", out, "--model", network, "--overwrite") == 0
+    assert Image.open(out / "a_tiny.png").size == (40, 28)
+    assert "2 restored" in capsys.readouterr().err
+
+
+def test_recursive_mirrors_the_tree_with_patterns(network, tmp_path):
+    for name in ("a.png", "x/b.png", "x/y/c.jpg", "x/y/thumb.png", "z/d.png"):
+        photo(tmp_path / "in" / name)
+    out = tmp_path / "out"
+    arguments = ("-i", tmp_path / "in", "-o", out, "--model", network)
+    assert run(*arguments) == 0
+    assert names(out) == ["a_tiny.png"]
+    assert run(*arguments, "--recursive", "--exclude", "thumb*", "z/*") == 0
+    assert names(out) == ["a_tiny.png", "x/b_tiny.png", "x/y/c_tiny.jpg"]
+    assert run(*arguments, "--recursive", "--include", "z/*") == 0
+    assert "z/d_tiny.png" in names(out)
+
+
+def test_output_inside_the_input_is_not_restored_again(network, tmp_path, capsys):
+    for name, out in (("x", tmp_path / "x" / "out"), ("y", tmp_path / "y")):
+        photo(tmp_path / name / "a.png")
+        for _ in range(2):
+            assert run("-i", tmp_path / name, "-o", out, "--model", network, "--recursive") == 0
+        assert "1 skipped" in capsys.readouterr().err
+    assert names(tmp_path) == ["x/a.png", "x/out/a_tiny.png", "y/a.png", "y/a_tiny.png"]
+
+
+@pytest.mark.parametrize(
+    ("format", "ending", "name"), [("same", ".jpg", "JPEG"), ("png", ".png", "PNG"), ("webp", ".webp", "WEBP")]
+)
+def test_format(network, tmp_path, format, ending, name):
+    photo(tmp_path / "a.jpg")
+    assert run("-i", tmp_path / "a.jpg", "-o", tmp_path / "out", "--model", network, "--format", format) == 0
+    assert names(tmp_path / "out") == [f"a_tiny{ending}"]
+    assert Image.open(tmp_path / "out" / f"a_tiny{ending}").format == name
+
+
+def test_a_file_given_twice_is_restored_once_and_names_keep_their_dots(network, tmp_path, capsys):
+    photo(tmp_path / "in" / "a.v2.png")
+    arguments = ("-o", tmp_path / "out", "--model", network, "--format", "jpg", "--overwrite")
+    assert run("-i", tmp_path / "in", tmp_path / "in" / "a.v2.png", *arguments) == 0
+    assert names(tmp_path / "out") == ["a.v2_tiny.jpg"]
+    assert "1 restored" in capsys.readouterr().err
+
+
+def test_two_inputs_never_share_an_output(network, tmp_path, capsys):
+    photo(tmp_path / "in" / "a.png")
+    photo(tmp_path / "in" / "a.jpg")
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "out", "--model", network, "--format", "png") == 2
+    assert "would both be written to" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_tile_device_dtype_and_outscale(network, tmp_path):
+    photo(tmp_path / "a.png", size=(40, 33))
+    arguments = ("--tile", 16, "--overlap", 8, "--device", "cpu", "--dtype", "bfloat16", "--outscale", 3, "--quiet")
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "b.png", "--model", network, *arguments) == 0
+    assert Image.open(tmp_path / "b.png").size == (120, 99)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--task", "classical"), "--task and --scale"),
+        (("--scale", "2"), "--task and --scale"),
+        (("--model", "x", "--denoise", "25"), "both pick a network"),
+        (("--model", "atd_sr_x5"), "atd_sr_x"),
+        (("--save-quality", "0"), "quality from 1 to 100"),
+        (("--jobs", "0"), "jobs >= 1"),
+    ],
+)
+def test_bad_arguments_end_with_status_2_and_one_sentence(network, tmp_path, capsys, arguments, message):
+    photo(tmp_path / "a.png")
+    named = "--model" in arguments or "--task" in arguments or "--scale" in arguments
+    extra = () if named else ("--model", network)
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", *extra, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_input_is_named(network, tmp_path, capsys):
+    assert run("-i", tmp_path / "none.png", "-o", tmp_path / "out", "--model", network) == 2
+    assert "none.png does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "color", "gray"),
+    [
+        (("--task", "classical", "--scale", "3"), "atd_sr_x3", "atd_sr_x3"),
+        (("--task", "lightweight", "--scale", "2"), "atd_light_sr_x2", "atd_light_sr_x2"),
+        (("--denoise", "25"), "atd_u_color_dn25", "atd_u_gray_dn25"),
+        (("--jpeg", "10"), "atd_u_gray_jpeg10", "atd_u_gray_jpeg10"),
+    ],
+)
+def test_flags_name_the_authors_networks(cache, tmp_path, capsys, arguments, color, gray):
+    """Without any source of weights, the error names the network that was looked for."""
+    photo(tmp_path / "a.png")
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", *arguments) == 2
+    assert color in capsys.readouterr().err
+    networks = Networks(build_parser().parse_args(["restore", "-i", "a", "-o", "b", *arguments]), "cpu")
+    with pytest.raises(atd.LoadError, match=gray):
+        networks.get(gray=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ((), "atd_light_sr_x4"),
+        (("--denoise", "25", "--weights", "bundled"), "atd_u_tiny_color_dn"),
+        (("--jpeg", "10", "--weights", "bundled"), "atd_u_tiny_color_jpeg"),
+    ],
+)
+def test_the_bundled_networks_are_named_when_the_user_did_not(tmp_path, capsys, arguments, name):
+    photo(tmp_path / "a.png", size=(8, 8))
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", *arguments) == 0
+    assert f"using {name} with bundled weights" in capsys.readouterr().err
+    assert names(tmp_path / "out") == [f"a_{name}.png"]
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing(network, tmp_path, monkeypatch, capsys):
+    photo(tmp_path / "a.png")
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(atd.ATD, "forward", interrupted)
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", "--model", network) == 130
+    assert not (tmp_path / "out").exists()
+
+
+def test_large_files_are_streamed_and_resumed(network, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("pyvips")
+    photo(tmp_path / "a.png", size=(60, 70))
+    arguments = ("-i", tmp_path / "a.png", "-o", tmp_path / "b.png", "--model", network, "--tile", 32, "--overlap", 8)
+    assert run(*arguments, "--stream", "off") == 0
+    expected = np.asarray(Image.open(tmp_path / "b.png"))
+    (tmp_path / "b.png").unlink()
+    forward, calls = atd.ATD.forward, []
+
+    def interrupted(self, x):
+        calls.append(x.shape)
+        if len(calls) > 7:
+            raise KeyboardInterrupt
+        return forward(self, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atd.ATD, "forward", interrupted)
+        assert run(*arguments, "--stream", "on") == 130
+    assert names(tmp_path) == ["a.png", "b.png.part", "b.png.part.json"]
+    assert run(*arguments) == 1
+    assert "--resume goes on with it" in capsys.readouterr().err
+    assert run(*arguments[:-1], 16, "--resume") == 1
+    assert "was made from other settings" in capsys.readouterr().err
+    assert run(*arguments, "--resume") == 0
+    assert names(tmp_path) == ["a.png", "b.png"]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), expected)
+
+
+def test_torchrun_shares_a_folder_between_processes(network, tmp_path):
+    """Two processes on gloo: every file restored by exactly one of them, one bad file reported, status 1."""
+    for index in range(5):
+        photo(tmp_path / "in" / f"{index}.png", seed=index)
+    (tmp_path / "in" / "bad.png").write_bytes(b"nothing")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["-m", "atd", "restore", "-i", "in", "-o", "out", "--model", str(network), "--device", "cpu"]
+    done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert names(tmp_path / "out") == [f"{index}_tiny.png" for index in range(5)]
+    written = [line for line in done.stdout.splitlines() if line.endswith("_tiny.png")]
+    assert sorted(written) == [f"out/{index}_tiny.png" for index in range(5)]
+    assert done.returncode == 1
+    assert done.stderr.count("bad.png is not an image") == 1
+    assert done.stderr.count("5 restored, 1 failed") == 1
+
+
+def test_the_example_enlarges_a_photo(tmp_path):
+    photo(tmp_path / "a.png", size=(12, 10))
+    example = Path(__file__).parents[2] / "examples" / "restore_image.py"
+    subprocess.run([sys.executable, example, tmp_path / "a.png", tmp_path / "b.png"], check=True, capture_output=True)
+    assert Image.open(tmp_path / "b.png").size == (48, 40)

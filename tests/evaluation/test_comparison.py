@@ -1,0 +1,109 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_networks import small
+
+import atd
+from atd.cli import main
+from atd.evaluation.candidates import Settings
+from atd.evaluation.comparison import parse
+
+
+def run(*arguments):
+    return main(["compare", *(str(argument) for argument in arguments)])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((56, 40), Image.Resampling.BICUBIC).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return small("ATD").save_pretrained(tmp_path_factory.mktemp("models") / "small")
+
+
+def test_tiled_against_untiled(network, photos, tmp_path, capsys):
+    """The differences are those of the two outputs, computed by hand."""
+    assert run(network, f"{network},tile=16,overlap=4", "--data", photos, "--out", tmp_path) == 0
+    found = json.loads((tmp_path / "comparison.json").read_text())
+    assert (found["a"]["options"]["tile"], found["b"]["options"]["tile"]) == ("auto", 16)
+    model = atd.load(network)
+    for name, entry in found["sets"]["photos"]["images"].items():
+        lr = atd.degrade.bicubic_downscale(np.asarray(Image.open(photos / name)), 2)
+        x = torch.from_numpy(lr).float().div(255).movedim(-1, 0)
+        with torch.no_grad():
+            whole = model(x[None])[0]
+        tiled = atd.restoration.api.restore_tensor(model, x, tile=16, overlap=4)
+        assert entry["max_difference"] == pytest.approx((whole - tiled).abs().max().item() * 255, rel=1e-4)
+        agreement = -10 * torch.log10((whole.double() - tiled).square().mean()).item()
+        assert entry["agreement"] == pytest.approx(agreement, abs=1e-3)
+        assert entry["psnr_difference"] == pytest.approx(entry["b"]["psnr"] - entry["a"]["psnr"])
+        for side, output in (("a", whole), ("b", tiled)):
+            saved = np.asarray(Image.open(tmp_path / f"images/{side}/photos/{name}"))
+            assert np.array_equal(saved, (output.clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy())
+    with (tmp_path / "comparison.csv").open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == ["a.png", "b.png"]
+    assert capsys.readouterr().out == (tmp_path / "comparison.md").read_text()
+
+
+def test_equal_settings_are_equal(network, photos, tmp_path, capsys):
+    assert run(network, f"{network},tile=0", "--data", photos, "--out", tmp_path) == 0
+    (entry,) = json.loads((tmp_path / "comparison.json").read_text())["sets"].values()
+    assert entry["a"] == entry["b"]
+    for image in entry["images"].values():
+        assert (image["max_difference"], image["agreement"], image["psnr_difference"]) == (0, None, 0)
+    assert "| equal |" in capsys.readouterr().out
+
+
+def test_backends_and_precisions(network, photos, tmp_path):
+    assert run(f"{network},backend=reference", f"{network},dtype=bfloat16", "--data", photos, "--out", tmp_path) == 0
+    found = json.loads((tmp_path / "comparison.json").read_text())
+    assert found["a"]["options"]["backend"] == "reference"
+    assert found["b"]["options"]["dtype"] == "bfloat16"
+    assert all(image["max_difference"] > 0 for image in found["sets"]["photos"]["images"].values())
+
+
+def test_model_against_baseline(network, photos, capsys):
+    assert run("bicubic", network, "--scale", 2, "--data", photos) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("- A: bicubic; ")
+    assert "| photos (2) |" in text
+
+
+def test_settings_after_the_name():
+    defaults = Settings(weights="bundled", overlap=16)
+    name, settings = parse("atd_sr_x4,tile=256,self-ensemble=true,overlap=8", defaults)
+    assert name == "atd_sr_x4"
+    assert settings == Settings(weights="bundled", tile=256, self_ensemble=True, overlap=8)
+    assert parse("x.pth", defaults) == ("x.pth", defaults)
+    for text, message in (
+        ("a,scale=2", "cannot read 'scale=2'"),
+        ("a,tile", "cannot read 'tile'"),
+        ("a,self_ensemble=yes", "must be true or false"),
+        ("a,overlap=x", "overlap must be a whole number"),
+        ("a,tile=none", "tile must be a whole number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parse(text, defaults)
+
+
+def test_unknown_precision_is_refused(network, photos, capsys):
+    assert run(network, f"{network},dtype=int8", "--data", photos) == 2
+    assert "dtype must be one of float32, bfloat16, float16, float64, got 'int8'" in capsys.readouterr().err
+
+
+def test_protocols_must_agree(network, photos, tmp_path, capsys):
+    gray = small("ATD", in_chans=1).save_pretrained(tmp_path / "gray")
+    assert run(network, gray, "--data", photos) == 2
+    assert "A and B are measured differently" in capsys.readouterr().err

@@ -1,0 +1,299 @@
+"""Whole trainings of tiny networks: the same after a kill, the same in two processes, and usable afterwards."""
+
+import csv
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import atd
+from atd import metrics, registry
+from atd.cli import main
+from atd.training import loop, recipes
+
+TINY = [
+    "patch=16", "batch=4", "images=images", "validation=[]", "log_every=1", "save_minutes=0", "warmup=1", "minutes=0",
+    "config.embed_dim=8", "config.depths=[1, 2]", "config.num_heads=[2, 1]", "config.window_size=8",
+    "config.category_size=32", "config.num_tokens=8", "config.reducted_dim=4", "config.convffn_kernel_size=3",
+]  # fmt: skip
+TINY_U = [
+    "patch=[16, 24]", "batch=[4, 2]", "micro_batch=[3, 1]", "iterations=[3, 2]", "images=images", "validation=[]",
+    "log_every=1", "save_minutes=0", "milestones=[2]", "amp=none", "workers=0", "tensorboard=false",
+    "config.embed_dim=8", "config.depths=[1, 1]", "config.num_heads=[1, 2]", "config.window_size=[8, 8]",
+    "config.dim_ffn_td=[2, 2]", "config.category_size=[32, 32]", "config.num_tokens=[8, 8]",
+    "config.reducted_dim=[4, 4]",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Nine smooth random images with training and test folders."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for number in range(9):
+        name = f"sr/Set5/HR/{number}.png" if number < 2 else f"images/{number}.png"
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        low = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+        low.resize((120, 96), Image.Resampling.BICUBIC).save(root / name)
+    return root
+
+
+def train(recipe, folder, out, *overrides, resume=False, say=lambda line: None):
+    return loop.train(recipes.get(recipe).override(list(overrides)), folder, out, resume=resume, say=say)
+
+
+def state(out, iteration):
+    folder = out / "checkpoints" / f"{iteration:08d}"
+    return {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def command(recipe, folder, out, *overrides):
+    return ["-m", "atd", "train", recipe, "--data", str(folder), "--out", str(out), *overrides]
+
+
+def assert_same_state(first, second):
+    assert first.keys() == second.keys()
+    assert set(first) >= {"model", "optimiser"}
+    for part, tensors in first.items():
+        assert tensors.keys() == second[part].keys()
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, second[part][name]), (part, name)
+
+
+@pytest.mark.parametrize(("recipe", "overrides"), [("small_light_x4", [*TINY, "iterations=5"]), ("401", TINY_U)])
+def test_resuming_after_a_kill_is_bit_identical(folder, tmp_path, recipe, overrides):
+    """AdamW with an average; then Muon with two stages, mixup, clipping and gradient accumulation."""
+    train(recipe, folder, tmp_path / "whole", *overrides)
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, *command(recipe, folder, out, *overrides)], stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("2/5"):
+            process.kill()
+            break
+    process.communicate()
+    assert not (out / "model").exists()
+    lines = []
+    train(recipe, folder, out, *overrides, resume=True, say=lines.append)
+    assert any(line.startswith("continuing after iteration ") for line in lines)
+    assert not any(line.startswith("1/5") for line in lines)
+    assert_same_state(state(tmp_path / "whole", 5), state(out, 5))
+    logs = [[row["loss"] for row in csv.DictReader((run / "log.csv").open())] for run in (tmp_path / "whole", out)]
+    assert len(logs[0]) == 5
+    assert logs[0] == logs[1]
+
+
+def torchrun(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, [line for line in result.stderr.splitlines() if "atd: error" in line]
+    return result.stdout
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_equal_one_with_the_whole_batch(folder, tmp_path, parallel):
+    """Gloo on the CPU. Under DDP one process is killed after the first checkpoint, and torchrun restarts both."""
+    overrides = [*TINY, "iterations=3", f"parallel={parallel}"]
+    train("small_light_x4", folder, tmp_path / "one", *overrides)
+    out = tmp_path / "two"
+    arguments = command("small_light_x4", folder, out, *overrides)
+    if parallel == "fsdp":
+        torchrun(*arguments)
+    else:
+        script = tmp_path / "killed.py"
+        script.write_text(KILLED_PROCESS)
+        printed = torchrun("--max-restarts", "3", str(script), str(out / "checkpoints"), *arguments[2:])
+        assert "continuing after iteration" in printed
+    first, second = state(tmp_path / "one", 3), state(out, 3)
+    assert first.keys() == second.keys()
+    for part, tensors in first.items():
+        assert tensors.keys() == second[part].keys()
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(second[part][name], tensor, rtol=1e-4, atol=2e-6, msg=f"{part} {name}")
+
+
+KILLED_PROCESS = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from atd.cli import main
+
+def end_after_the_first_checkpoint():
+    while not any(path.name.isdigit() for path in Path(sys.argv[1]).glob("*")):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    threading.Thread(target=end_after_the_first_checkpoint, daemon=True).start()
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_accumulation_is_the_whole_batch(folder, tmp_path):
+    overrides = [*TINY, "iterations=2"]
+    train("small_light_x4", folder, tmp_path / "whole", *overrides)
+    train("small_light_x4", folder, tmp_path / "parts", *overrides, "micro_batch=3")
+    first, second = state(tmp_path / "whole", 2)["model"], state(tmp_path / "parts", 2)["model"]
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=2e-6, msg=name)
+
+
+@pytest.mark.parametrize("option", ["activation_checkpointing=true", "compile=true", "amp=bf16", "amp=fp16"])
+def test_options_that_do_not_change_the_mathematics(folder, tmp_path, option):
+    overrides = [*TINY, "iterations=2"]
+    if option == "compile=true":
+        if not shutil.which("g++"):
+            pytest.skip("torch.compile needs g++")
+        overrides.append("config.depths=[1]")
+        overrides.append("config.num_heads=[2]")
+    train("small_light_x4", folder, tmp_path / "plain", *overrides)
+    train("small_light_x4", folder, tmp_path / "option", *overrides, option)
+    rows = [list(csv.DictReader((tmp_path / run / "log.csv").open())) for run in ("plain", "option")]
+    tolerance = 1e-2 if option.startswith("amp") else 1e-4
+    for plain, other in zip(*rows, strict=True):
+        assert float(other["loss"]) == pytest.approx(float(plain["loss"]), rel=tolerance)
+
+
+def test_result_is_validated_logged_and_loads(folder, tmp_path, capsys):
+    pytest.importorskip("tensorboard")
+    arguments = command("small_light_x2", folder, tmp_path / "run", *TINY, "iterations=6", "validate_every=3")[2:]
+    arguments += ["validation=[Set5, Set14]", "finetune_from=", "tensorboard=true"]
+    arguments = [argument for argument in arguments if argument != "validation=[]"]
+    arguments[arguments.index("validation=[Set5, Set14]")] = 'validation=["Set5", "Set14"]'
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "no validation on Set14" in printed
+    assert "7 training images, in memory" in printed
+    assert "to go" in printed
+    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
+    scored = {int(row["iteration"]): float(row["psnr_Set5"]) for row in rows if row["psnr_Set5"]}
+    assert set(scored) == {3, 6}
+    assert [int(row["iteration"]) for row in rows if row["loss"]] == [1, 2, 3, 4, 5, 6]
+    assert sorted(path.name for path in (tmp_path / "run" / "samples" / "Set5").iterdir()) == ["0.png", "1.png"]
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+    # The saved model is the average.
+    model = atd.load(tmp_path / "run" / "model")
+    for name, tensor in state(tmp_path / "run", 6)["average"].items():
+        assert torch.equal(model.state_dict()[name], tensor)
+    assert model.scale == 2
+    # The scores are those of the published protocol, computed apart on the images that were saved.
+    psnr = [
+        metrics.psnr(np.asarray(Image.open(restored)), np.asarray(Image.open(reference)), crop=2, channel="y")
+        for restored, reference in zip(
+            sorted((tmp_path / "run" / "samples" / "Set5").iterdir()),
+            sorted((folder / "sr" / "Set5" / "HR").iterdir()),
+            strict=True,
+        )
+    ]
+    assert scored[6] == pytest.approx(np.mean(psnr), abs=1e-4)
+
+
+def test_finetuning_from_another_scale(folder, tmp_path):
+    light = [*TINY, "iterations=1"]
+    train("small_light_x4", folder, tmp_path / "small_light_x4", *light)
+    trained = atd.load(tmp_path / "small_light_x4" / "model").state_dict()
+    lines = []
+    train("small_light_x2", folder, tmp_path / "two", *light, "lr=0", "resample_upsampler=false", say=lines.append)
+    (said,) = [line for line in lines if line.startswith("weights from")]
+    assert said == "weights from small_light_x4; new, because they do not fit: upsample.0.bias, upsample.0.weight"
+    result = atd.load(tmp_path / "two" / "model").state_dict()
+    for name, tensor in trained.items():
+        if not name.startswith("upsample"):
+            assert torch.equal(result[name], tensor), name
+
+    with pytest.raises(ValueError, match=r"there is no .*elsewhere/small_light_x4/model: train it with --out"):
+        train("small_light_x2", folder, tmp_path / "elsewhere" / "two", *light)
+    with pytest.raises(ValueError, match=r"conv_after_body\.bias is \(8,\) there and \(12,\) here, and only the"):
+        train("small_light_x2", folder, tmp_path / "three", *light, "config.embed_dim=12")
+    with pytest.raises(atd.LoadError, match="no_such_thing"):
+        train("small_light_x2", folder, tmp_path / "four", *light, "finetune_from=no_such_thing")
+
+
+def test_charbonnier_and_l1():
+    output = torch.tensor([0.0, 3.0])
+    target = torch.tensor([0.0, -1.0])
+    recipe = recipes.get("201")
+    expected = ((1e-3) ** 0.5 + (16 + 1e-3) ** 0.5) / 2
+    assert loop.loss_of(recipe, output, target).item() == pytest.approx(expected)
+    assert loop.loss_of(recipe.override(["loss=l1"]), output, target).item() == 2
+
+
+def test_mixup_mixes_half_of_the_batches_with_themselves():
+    recipe = recipes.get("201")
+    inputs = torch.eye(6)
+    shares = []
+    for iteration in range(400):
+        mixed, targets = loop.mix(inputs, 2 * inputs, recipe, iteration, 0)
+        torch.testing.assert_close(targets, 2 * mixed)
+        torch.testing.assert_close(mixed.sum(1), torch.ones(6))
+        if not torch.equal(mixed, inputs):
+            shares.append(mixed.diagonal().min().item())
+    assert 160 < len(shares) < 240
+    # Beta(1.2, 1.2): mean 1/2, standard deviation sqrt(1 / (4 · 3.4)) = 0.271.
+    assert abs(np.mean(shares) - 0.5) < 0.06
+    assert abs(np.std(shares) - 0.271) < 0.04
+
+
+def test_divergence_stops_the_training_and_keeps_the_last_checkpoint(folder, tmp_path):
+    overrides = [*TINY, "iterations=4"]
+    train("small_light_x4", folder, tmp_path, *overrides, "iterations=1")
+    with pytest.raises(ValueError, match="--resume and a smaller rate"):
+        train("small_light_x4", folder, tmp_path, *overrides, "lr=inf", resume=True)
+    with pytest.raises(ValueError, match=r"the loss is .* in iteration 3: continue with --resume"):
+        train("small_light_x4", folder, tmp_path, *overrides, "lr=inf", "save_minutes=60", resume=True)
+    found, _ = loop.training_state.load_latest(tmp_path / "checkpoints")
+    assert all(tensor.isfinite().all() for tensor in found.tensors["model"].values())
+    train("small_light_x4", folder, tmp_path, *overrides, resume=True)
+
+
+def test_what_does_not_fit_is_explained(folder, tmp_path):
+    light = [*TINY, "iterations=1"]
+    with pytest.raises(ValueError, match=r"no training images in .*nowhere: recipe small_light_x4 looks for nowhere"):
+        train("small_light_x4", folder, tmp_path / "a", *light, "images=nowhere")
+    with pytest.raises(ValueError, match="trains sr, but atd_u_tiny_color_dn is a network for denoise"):
+        train("small_light_x4", folder, tmp_path / "a", "model=atd_u_tiny_color_dn", "images=images")
+    with pytest.raises(ValueError, match="has 128 pixels on both sides"):
+        train("small_light_x4", folder, tmp_path / "a", *light, "patch=32")
+    assert not (tmp_path / "a" / "checkpoints").exists()
+    train("small_light_x4", folder, tmp_path / "a", *light)
+    with pytest.raises(ValueError, match="holds a training already: continue it with --resume"):
+        train("small_light_x4", folder, tmp_path / "a", *light)
+    with pytest.raises(ValueError, match="trained with another config than"):
+        train("small_light_x4", folder, tmp_path / "a", *light, "config.embed_dim=12", resume=True)
+
+
+def test_lr_folder_is_used_or_its_absence_said(folder, tmp_path):
+    light = [*TINY, "iterations=1", "lr_images=LR/X{scale}"]
+    lines = []
+    train("small_light_x4", folder, tmp_path / "a", *light, say=lines.append)
+    assert any(line.startswith("no folder ") and line.endswith("MATLAB's bicubic reduction") for line in lines)
+    for path in (folder / "images").iterdir():
+        target = folder / "LR" / "X4" / f"{path.stem}x4.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 24)).save(target)
+    lines.clear()
+    train("small_light_x4", folder, tmp_path / "b", *light, say=lines.append)
+    assert not any(line.startswith("no folder ") for line in lines)
+    losses = [next(csv.DictReader((tmp_path / run / "log.csv").open()))["loss"] for run in "ab"]
+    assert losses[0] != losses[1]
+
+
+def test_bundled_networks_can_be_trained():
+    for name in ("atd_u_tiny_color_dn", "atd_u_tiny_color_jpeg"):
+        assert registry.get(name).parameters <= 1_200_000
+
+
+
+
+def test_a_short_training_beats_bicubic(data, tmp_path):
+    """The README's five minutes on a laptop, shortened to fifty iterations; bicubic has 28.43 dB on Set5 ×4."""
+    overrides = ["images=train/T91", "minutes=0", "iterations=50", "warmup=10", "ema=0.9"]
+    train("laptop_x4", data, tmp_path, *overrides)
+    *_, last = csv.DictReader((tmp_path / "log.csv").open())
+    assert float(last["psnr_Set5"]) > 28.43 + 0.1

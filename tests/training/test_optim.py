@@ -1,0 +1,148 @@
+"""Optimisers against their published rules, rates and weight averages."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from atd import registry
+from atd.training import optim, recipes
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv_first = nn.Conv2d(3, 4, 3)
+        self.linear = nn.Linear(6, 24)
+        self.conv = nn.Conv2d(4, 4, 3, groups=4)
+        self.norm = nn.LayerNorm(4)
+
+
+def newton_schulz(matrix: torch.Tensor) -> torch.Tensor:
+    """Five quintic steps of Keller Jordan's Muon, in bfloat16 as there, on the wide orientation."""
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return (x.T if tall else x).float()
+
+
+def test_muon_follows_its_published_rule():
+    """Three steps written out: momentum 0.95, Nesterov, shape factor, decoupled decay; Adam for the other group."""
+    torch.manual_seed(0)
+    network = Network()
+    recipe = recipes.get("201")
+    optimiser = optim.build(network, recipe)
+    start = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    expected = {name: value.clone() for name, value in start.items()}
+    momentum = {name: torch.zeros_like(value) for name, value in expected.items()}
+    square = {name: torch.zeros_like(value) for name, value in expected.items()}
+    for step in range(1, 4):
+        for name, parameter in network.named_parameters():
+            parameter.grad = grad = torch.randn_like(parameter)
+            value = expected[name]
+            if name in ("linear.weight", "conv.weight"):
+                momentum[name] = 0.95 * momentum[name] + 0.05 * grad
+                update = newton_schulz((0.05 * grad + 0.95 * momentum[name]).flatten(1))
+                rows, columns = update.shape
+                value *= 1 - 1e-3 * 0.01
+                value -= 1e-3 * max(1, rows / columns) ** 0.5 * update.view_as(value)
+            else:
+                momentum[name] = 0.9 * momentum[name] + 0.1 * grad
+                square[name] = 0.95 * square[name] + 0.05 * grad**2
+                corrected = (square[name] / (1 - 0.95**step)).sqrt() + 1e-10
+                value *= 1 - 2e-4 * 0.01
+                value -= 2e-4 * momentum[name] / (1 - 0.9**step) / corrected
+        optimiser.step()
+    for name, parameter in network.named_parameters():
+        # bfloat16 products summed in another order turn into a few per cent of an orthogonalised update.
+        tolerance = 0.06 if name in ("linear.weight", "conv.weight") else 1e-4
+        difference = (parameter.detach() - expected[name]).norm() / (expected[name] - start[name]).norm()
+        assert difference < tolerance, name
+
+
+def test_muon_takes_hidden_matrices_only():
+    model = registry.create("atd_u_tiny_color_dn")
+    groups = optim.build(model, recipes.get("401")).param_groups
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    hidden = {names[parameter] for parameter in groups[0]["params"]}
+    rest = {names[parameter] for parameter in groups[1]["params"]}
+    assert hidden | rest == set(names.values())
+    assert not hidden & rest
+    assert "conv_first.weight" in rest
+    assert "conv_last.weight" in hidden
+    assert all(model.get_parameter(name).ndim >= 2 for name in hidden)
+    assert all(model.get_parameter(name).ndim < 2 or "first" in name for name in rest)
+    assert [group["lr"] for group in groups] == [8e-4, 2e-4]
+
+
+@pytest.mark.parametrize(
+    ("id", "iteration", "factor"),
+    [
+        ("101", 0, 0.0),
+        ("101", 10_000, 0.5),
+        ("101", 20_000, 1.0),
+        ("101", 249_999, 1.0),
+        ("101", 250_000, 0.5),
+        ("101", 480_000, 0.0625),
+        ("201", 0, 1.0),
+        ("201", 90_000, 0.125),
+    ],
+)
+def test_published_rates(id, iteration, factor):
+    assert optim.rate_factor(recipes.get(id), iteration) == pytest.approx(factor, abs=1e-4)
+
+
+def test_cosine_follows_iterations_or_the_clock():
+    recipe = recipes.get("small_light_x3").override(["warmup=0", "iterations=100", "minutes=10"])
+    assert optim.rate_factor(recipe, 50, 0) == pytest.approx(0.5)
+    assert optim.rate_factor(recipe, 10, 5) == pytest.approx(0.5)
+    assert optim.rate_factor(recipe, 25, 0) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert optim.rate_factor(recipe, 10, 20) == 0
+    rates = [optim.rate_factor(recipe, iteration) for iteration in range(101)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_set_rate_scales_every_group():
+    optimiser = optim.build(Network(), recipes.get("401"))
+    for factor in (0.5, 0.25):
+        optim.set_rate(optimiser, factor)
+        assert [group["lr"] for group in optimiser.param_groups] == [8e-4 * factor, 2e-4 * factor]
+
+
+def test_weight_average():
+    model = nn.Linear(2, 2)
+    average = optim.WeightAverage(model, 0.9)
+    expected = model.weight.detach().double()
+    for updates in range(200):
+        with torch.no_grad():
+            model.weight += 0.1
+        average.update(updates)
+        decay = min(0.9, (1 + updates) / (10 + updates))
+        expected = decay * expected + (1 - decay) * model.weight.detach().double()
+    torch.testing.assert_close(average.tensors["weight"].double(), expected, rtol=1e-6, atol=1e-5)
+    assert not average.tensors["weight"].requires_grad
+
+
+@pytest.mark.parametrize("id", ["101", "201"])
+def test_optimiser_state_round_trip(id):
+    def run(network, optimiser, seed):
+        torch.manual_seed(seed)
+        for parameter in network.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimiser.step()
+
+    first, second = Network(), Network()
+    optimiser = optim.build(first, recipes.get(id))
+    run(first, optimiser, 1)
+    second.load_state_dict(first.state_dict())
+    restored = optim.build(second, recipes.get(id))
+    optim.load_state(second, restored, optim.state_of(first, optimiser))
+    run(first, optimiser, 2)
+    run(second, restored, 2)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)

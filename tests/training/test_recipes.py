@@ -1,0 +1,135 @@
+"""Recipes: the published table, keys, overrides and their errors."""
+
+import pytest
+
+from atd import registry
+from atd.cli import main
+from atd.training import recipes
+from atd.training.recipes import Recipe
+
+# The table of the published trainings, written down from the papers and the authors' option files:
+# id: (model, patch, batch, iterations, optimiser, lr, betas, weight decay, milestones, warm-up, start)
+PUBLISHED = {
+    "000": ("atd_sr_x2", [64], [48], [300_000], "adamw", 2e-4, (0.9, 0.9), 0, [250_000], 5000, ""),
+    "001": ("atd_sr_x2", [96], [48], [120_000], "adamw", 1e-4, (0.9, 0.9), 0, [80_000, 100_000], 5000, "000"),
+    "002": ("atd_sr_x3", [96], [48], [120_000], "adamw", 1e-4, (0.9, 0.9), 0, [80_000, 100_000], 5000, "000"),
+    "003": ("atd_sr_x4", [96], [48], [120_000], "adamw", 1e-4, (0.9, 0.9), 0, [80_000, 100_000], 5000, "000"),
+    "101": ("atd_light_sr_x2", [64], [64], [500_000], "adamw", 5e-4, (0.9, 0.9), 0,
+            [250_000, 400_000, 450_000, 480_000], 20_000, ""),
+    "102": ("atd_light_sr_x3", [64], [64], [250_000], "adamw", 2e-4, (0.9, 0.9), 0,
+            [125_000, 200_000, 225_000, 240_000], 10_000, "101"),
+    "103": ("atd_light_sr_x4", [64], [64], [250_000], "adamw", 2e-4, (0.9, 0.9), 0,
+            [125_000, 200_000, 225_000, 240_000], 10_000, "101"),
+    **{
+        id: (model, [256, 384], [24, 12], [60_000, 40_000], "muon", lr, (0.9, 0.95), 0.01,
+             [50_000, 70_000, 90_000], 0, "")
+        for id, model, lr in [
+            ("201", "atd_u_color_dn15", 1e-3), ("202", "atd_u_color_dn25", 1e-3), ("203", "atd_u_color_dn50", 1e-3),
+            ("301", "atd_u_gray_dn15", 1e-3), ("302", "atd_u_gray_dn25", 1e-3), ("303", "atd_u_gray_dn50", 1e-3),
+            ("401", "atd_u_gray_jpeg10", 8e-4), ("402", "atd_u_gray_jpeg20", 8e-4),
+            ("403", "atd_u_gray_jpeg30", 8e-4), ("404", "atd_u_gray_jpeg40", 8e-4),
+        ]
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("id", PUBLISHED)
+def test_published_recipes_are_the_papers(id):
+    recipe = recipes.get(id)
+    found = (
+        recipe.model, list(recipe.patch), list(recipe.batch), list(recipe.iterations), recipe.optimiser, recipe.lr,
+        recipe.betas, recipe.weight_decay, list(recipe.milestones), recipe.warmup, recipe.finetune_from,
+    )  # fmt: skip
+    assert found == PUBLISHED[id]
+    info = registry.get(recipe.model)
+    assert recipe.task == info.task
+    assert list(recipe.sigma) == ([info.sigma] if info.sigma else [])
+    assert list(recipe.quality) == ([info.quality] if info.quality else [])
+    if recipe.task == "sr":
+        assert (recipe.loss, recipe.ema, recipe.mixup, recipe.clip, recipe.seed) == ("l1", 0.999, 0, 0, 0)
+    else:
+        assert (recipe.loss, recipe.mixup, recipe.clip, recipe.adam_lr) == ("charbonnier", 0.5, 0.01, 2e-4)
+        assert recipe.ema == (0.999 if recipe.task == "jpeg" else 0)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_names_a_model_and_prints_itself(name, tmp_path):
+    recipe = recipes.get(name)
+    assert registry.get(recipe.model).task == recipe.task
+    path = tmp_path / f"{name}.toml"
+    path.write_text(recipe.to_toml(), encoding="utf-8")
+    assert recipes.get(str(path)) == recipe
+
+
+def test_overrides():
+    recipe = recipes.get("201").override(
+        ["lr=3", "patch=8", "batch=[4]", "iterations=5", "config.depths=[1, 1]", "finetune_from=101", "compile=true"]
+    )
+    assert recipe.lr == 3.0
+    assert isinstance(recipe.lr, float)
+    assert (recipe.patch, recipe.batch, recipe.iterations) == ((8,), (4,), (5,))
+    assert recipe.config == {"depths": [1, 1]}
+    assert recipe.finetune_from == "101"
+    assert recipe.compile is True
+    assert recipe.adam_lr == recipes.get("201").adam_lr
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("warm_up=3", "unknown key 'warm_up', the nearest one is 'warmup'"),
+        ("lr=fast", "lr must be float, got 'fast'"),
+        ("seed=1.5", "seed must be int, got 1.5"),
+        ("seed=true", "seed must be int, got True"),
+        ('milestones=[1, "a"]', "milestones must be int"),
+        ("optimiser=sgd", "optimiser must be one of adamw, muon, got 'sgd'"),
+        ("patch=[1, 2, 3]", "one entry per stage, got 3, 2 and 2"),
+        ("batch=[0, 4]", "batch must be positive"),
+        ("betas=0.9", "betas must be two numbers"),
+        ("quality=10", "sigma means denoising and quality JPEG"),
+        ("lr", "an override looks like key=value"),
+        ("images=[a, b]", "words in it need quotes"),
+    ],
+)
+def test_wrong_overrides_are_explained(override, message):
+    with pytest.raises(ValueError, match=r"recipe 201|override") as error:
+        recipes.get("201").override([override])
+    assert message in str(error.value)
+
+
+def test_wrong_files_are_explained(tmp_path):
+    path = tmp_path / "mine.toml"
+    with pytest.raises(ValueError, match=r"no recipe file .*mine\.toml"):
+        recipes.get(str(path))
+    path.write_text("lr = ")
+    with pytest.raises(ValueError, match=r"mine\.toml: not valid TOML"):
+        recipes.get(str(path))
+    path.write_text("lr = 1")
+    with pytest.raises(ValueError, match=r"mine\.toml: model and summary must be given"):
+        recipes.get(str(path))
+    path.write_text('summary = ""\nmodel = ""\nbacth = 3')
+    with pytest.raises(ValueError, match=r"mine\.toml: unknown key 'bacth', the nearest one is 'batch'"):
+        recipes.get(str(path))
+    with pytest.raises(ValueError, match="did you mean laptop_x4"):
+        recipes.get("laptop")
+
+
+def test_level_of_the_validation():
+    assert recipes.get("402").level == 20
+    assert recipes.get("tiny_color_dn").level == 25
+    assert recipes.get("101").level == 0
+    assert Recipe(id="a", summary="", model="", sigma=(5.0, 50.0)).level == 5
+
+
+def test_command_line_lists_and_shows(capsys):
+    assert main(["train", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines} >= set(PUBLISHED)
+    assert main(["train", "--show", "103", "batch=8"]) == 0
+    shown = capsys.readouterr().out
+    assert 'model = "atd_light_sr_x4"' in shown
+    assert "batch = [8]" in shown
+    assert main(["train", "--show", "130"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert main(["train", "103"]) == 2
+    assert "--data DIR and --out DIR" in capsys.readouterr().err
