@@ -1,5 +1,47 @@
-"""The exception of everything that finds, reads, checks or saves weights."""
+"""The exceptions that are written for the user: what happened, what was expected, what to do.
+
+The command line prints these as one sentence. Every other exception is a defect and keeps its traceback. Each also is
+the built-in exception that its kind of mistake has in Python, so ``except ValueError`` catches an `InputError`.
+"""
+
+from __future__ import annotations
 
 
-class LoadError(RuntimeError):
+class AtdError(Exception):
+    """Base of all errors that this library raises for its user."""
+
+
+class InputError(AtdError, ValueError):
+    """An argument, an option or an input is not one of those that are described."""
+
+
+class ImageError(InputError):
+    """A file that cannot be read or written as asked; the message is one sentence that names the file."""
+
+
+class RecipeError(InputError):
+    """A training recipe that does not fit together, or does not fit its network or its data."""
+
+
+class LoadError(AtdError, RuntimeError):
     """A model or its weights could not be had; the message says what happened, why, and what mends it."""
+
+
+class BackendError(AtdError, RuntimeError):
+    """A backend of the ops was asked for by name and cannot run here."""
+
+
+class TrainingError(AtdError, ValueError):
+    """A training that went wrong: a loss or weights that are no longer finite."""
+
+
+class NotEnoughMemoryError(AtdError, MemoryError):
+    """The work does not fit into the RAM or the device memory that is free."""
+
+
+class NotEnoughDiskError(AtdError, OSError):
+    """The result does not fit onto the free disk."""
+
+
+class MissingExtraError(AtdError, ImportError):
+    """A package is missing that an extra of this one installs; the message has the command."""

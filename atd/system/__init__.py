@@ -1,0 +1,7 @@
+"""The machine below the library: files that appear whole, devices, and packages that may be missing."""
+
+from atd.system.devices import default_device
+from atd.system.extras import import_extra, install_hint, missing_extra
+from atd.system.files import atomic_write
+
+__all__ = ["atomic_write", "default_device", "import_extra", "install_hint", "missing_extra"]
