@@ -26,7 +26,6 @@ LEGEND = (
 )
 
 
-
 def write(evaluation: Evaluation, folder: Path) -> Path:
     """Write `folder`/report.html for an evaluation whose restored images are saved in `folder`/images."""
     protocol, candidate = evaluation.protocol, evaluation.candidate

@@ -62,9 +62,7 @@ def write(evaluation: Evaluation, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "results.json", as_dict(evaluation))
     write_json(folder / "cost.json", cost(evaluation))
-    rows = (
-        (name, file, *score) for name, result in evaluation.sets.items() for file, score in result.images.items()
-    )
+    rows = ((name, file, *score) for name, result in evaluation.sets.items() for file, score in result.images.items())
     write_csv(folder / "results.csv", ("set", "image", "psnr", "ssim"), rows)
     (folder / "results.md").write_text(markdown(evaluation), encoding="utf-8")
 

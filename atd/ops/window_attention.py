@@ -77,9 +77,7 @@ def _reference_mask(height: int, width: int, window: int, shift: int, like: Tens
     for region in (region_y, region_x):
         region[-window:-shift] = 1
         region[-shift:] = 2
-    regions = rearrange(
-        3 * region_y[:, None] + region_x, "(y wy) (x wx) -> (y x) (wy wx)", wy=window, wx=window
-    )
+    regions = rearrange(3 * region_y[:, None] + region_x, "(y wy) (x wx) -> (y x) (wy wx)", wy=window, wx=window)
     return (regions[:, None, :] != regions[:, :, None]).to(like.dtype) * PUBLISHED_MASK
 
 

@@ -208,9 +208,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def check_file(
-    src: str | Path, target: Path, scale: int, outscale: float | None, *, eight_bit: bool = False
-) -> None:
+def check_file(src: str | Path, target: Path, scale: int, outscale: float | None, *, eight_bit: bool = False) -> None:
     """Refuse, from the header of `src`, a result that the format of `target`, free RAM or free disk cannot hold."""
     header = probe(src, eight_bit=eight_bit)
     height, width, channels = header.shape

@@ -25,9 +25,7 @@ from atd.training.validation import Validation
 DTYPES = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def train(
-    recipe: Recipe, folder: Path, out: Path, *, resume: bool = False, say: Callable[[str], None] = print
-) -> Path:
+def train(recipe: Recipe, folder: Path, out: Path, *, resume: bool = False, say: Callable[[str], None] = print) -> Path:
     """Run or continue a training, alone or as one of the processes that torchrun started.
 
     Args:

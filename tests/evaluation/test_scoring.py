@@ -89,7 +89,7 @@ def test_outputs_of_a_network(network, photos, tmp_path, capsys):
     assert found["options"]["crop"] == 2
     assert found["options"]["channel"] == "y"
     assert found["options"]["degraded"] == {"photos": "made"}
-    (name, entry), = found["sets"].items()
+    ((name, entry),) = found["sets"].items()
     assert (name, entry["count"], list(entry["images"])) == ("photos", 3, ["0.png", "1.png", "2.png"])
 
     model = atd.load(network)

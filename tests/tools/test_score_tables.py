@@ -96,7 +96,7 @@ def test_recording_keeps_whole_sets_only(tmp_path, elsewhere):
     assert score_tables.record(write(tmp_path, results())) == tmp_path / "atd_light_sr_x4.json"
     (run,) = score_tables.measured_runs(registry.get("atd_light_sr_x4"))
     assert list(run["sets"]) == ["Set5"]
-    row = "| `atd_light_sr_x4` | 0.777 M | `weights=\"bundled\"` | measured | 30.00 / 0.9000 | – | – | – | – |"
+    row = '| `atd_light_sr_x4` | 0.777 M | `weights="bundled"` | measured | 30.00 / 0.9000 | – | – | – | – |'
     assert row in score_tables.markdown()
     assert "- `atd evaluate atd_light_sr_x4 --weights bundled --data DATA --sets Set5`" in score_tables.markdown()
 

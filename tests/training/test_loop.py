@@ -289,8 +289,6 @@ def test_bundled_networks_can_be_trained():
         assert registry.get(name).parameters <= 1_200_000
 
 
-
-
 def test_a_short_training_beats_bicubic(data, tmp_path):
     """The README's five minutes on a laptop, shortened to fifty iterations; bicubic has 28.43 dB on Set5 ×4."""
     overrides = ["images=train/T91", "minutes=0", "iterations=50", "warmup=10", "ema=0.9"]
