@@ -24,7 +24,8 @@ from pathlib import Path
 
 import torch
 
-from atd import ops, registry
+import atd
+from atd import ops
 from atd.training import data, loop, optim, recipes
 from atd.training.data import Degradation, ImageSource, Patches
 
@@ -71,7 +72,7 @@ def make_step(args: argparse.Namespace) -> Callable[[], None]:
     """One iteration of training on random images."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    model = registry.create(args.model).to(device).train()
+    model = atd.create(args.model).to(device).train()
     recipe = recipes.get("101" if model.scale > 1 else "201")
     optimiser = optim.build(model, recipe)
     inputs = torch.rand(args.batch, model.in_channels, args.patch, args.patch, device=device)
@@ -164,7 +165,7 @@ def curve(recipe: recipes.Recipe, source: ImageSource, seed: int, backend: str) 
     """The loss of every step."""
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = registry.create(recipe.model, **recipe.config).to(device).train()
+    model = atd.create(recipe.model, **recipe.config).to(device).train()
     optimiser = optim.build(model, recipe)
     losses = []
     batches = data.loader(Patches(source, recipe.patch[0], seed), 0, recipe.batch[0], recipe.total_iterations)

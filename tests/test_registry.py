@@ -36,14 +36,20 @@ def test_parameters_and_config_are_those_of_the_published_network(name, shapes):
     with torch.device("meta"):
         model = atd.create(name)
     assert {key: tuple(value.shape) for key, value in model.state_dict().items()} == expected
-    assert (model.name, model.task, model.scale, model.in_channels) == (name, info.task, info.scale, info.in_channels)
+    assert (model.name, model.task, model.scale, model.in_channels) == (
+        name,
+        info.task.key,
+        info.scale,
+        info.in_channels,
+    )
 
 
 def test_names_tell_task_level_and_scale():
     for name in PUBLISHED:
         info = registry.get(name)
-        level = {"sr": info.scale, "denoise": info.sigma, "jpeg": info.quality}[info.task]
-        assert name.endswith({"sr": f"_x{level}", "denoise": f"_dn{level}", "jpeg": f"_jpeg{level}"}[info.task])
+        key = info.task.key
+        level = {"sr": info.scale, "denoise": info.sigma, "jpeg": info.quality}[key]
+        assert name.endswith({"sr": f"_x{level}", "denoise": f"_dn{level}", "jpeg": f"_jpeg{level}"}[key])
         assert info.in_channels == (1 if "_gray_" in name else 3)
 
 
@@ -87,3 +93,28 @@ def test_an_override_that_changes_the_network_takes_its_name_away():
 def test_a_created_network_does_not_share_its_settings_with_the_table():
     atd.create("atd_light_sr_x4").config["depths"].append(1)
     assert registry.get("atd_light_sr_x4").config["depths"] == [6, 6, 6, 6]
+
+
+def test_scores_of_the_second_paper_are_there():
+    """TPAMI 2026, tables 1, 2, 7, 8 and 9: one cell of each."""
+    assert registry.get("atd_sr_x4").scores["Urban100"] == (28.24, 0.8420)
+    assert registry.get("atd_light_sr_x2").scores["Set5"] == (38.33, 0.9618)
+    assert registry.get("atd_u_color_dn25").scores["Kodak24"] == (33.12, None)
+    assert registry.get("atd_u_gray_dn50").scores["Set12"] == (28.10, None)
+    assert registry.get("atd_u_gray_jpeg40").scores["classic5"] == (34.59, 0.9088)
+    assert all(registry.get(name).scores for name in PUBLISHED)
+
+
+def test_an_override_that_changes_nothing_keeps_the_name_in_either_spelling():
+    with torch.device("meta"):
+        assert atd.create("atd_light_sr_x4", depths=(6, 6, 6, 6)).name == "atd_light_sr_x4"
+        assert atd.create("atd_light_sr_x4", depths=[6, 6, 6, 6]).name == "atd_light_sr_x4"
+        assert atd.create("atd_light_sr_x4", depths=(6, 6, 6, 2)).name is None
+
+
+def test_a_network_of_another_class_is_not_the_registered_one():
+    info = registry.get("atd_light_sr_x4")
+    assert registry.match(info.name, "ATD", info.config) == info.name
+    assert registry.match(info.name, "ATDCVPR", info.config) is None
+    assert registry.match("atd_light_sr_x3", "ATD", info.config) is None
+    assert registry.match(None, "ATD", info.config) is None

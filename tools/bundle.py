@@ -20,6 +20,7 @@ from atd.registry import ModelInfo
 from atd.training import recipes
 from atd.training import state as training_state
 from atd.training.recipes import Recipe
+from atd.weights.format import write_bundled
 from tools import score_tables
 
 _TERMS = (
@@ -46,7 +47,7 @@ def bundle(run: Path, processor: str) -> Path:
         raise ValueError(f"{run / 'checkpoints'} holds no checkpoint; expected the output folder of `atd train`.")
     path = info.bundled_path
     before = load_file(path) if path.is_file() else {}
-    loading.write_bundled(model, path)
+    write_bundled(model, path)
     after = load_file(path)
     # Tensors, not bytes: safetensors writes its metadata in any order.
     if after.keys() != before.keys() or any(not torch.equal(after[name], before[name]) for name in after):

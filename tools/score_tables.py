@@ -30,8 +30,8 @@ def markdown() -> str:
     """The tables and their footnotes, without the markers."""
     infos = [registry.get(name) for name in registry.list_models()]
     papers = list(dict.fromkeys(info.paper for info in infos))
-    enlarging = [row for info in infos if info.task == "sr" for row in _enlarging_rows(info, papers)]
-    restoring = [row for info in infos if info.task != "sr" for row in _restoring_rows(info, papers)]
+    enlarging = [row for info in infos if info.scale > 1 for row in _enlarging_rows(info, papers)]
+    restoring = [row for info in infos if info.scale == 1 for row in _restoring_rows(info, papers)]
     footnotes = [f"[{index}] {paper}; scores marked published are its own." for index, paper in enumerate(papers, 1)]
     commands = [f"- `{command(info, run)}`" for info in infos for run in measured_runs(info)]
     parts = [
@@ -61,14 +61,16 @@ def _enlarging_rows(info: ModelInfo, papers: list[str]) -> list[list[str]]:
 
 
 def _restoring_rows(info: ModelInfo, papers: list[str]) -> list[list[str]]:
-    level = {"denoise": info.sigma, "jpeg": info.quality}[info.task]
-    trained_for = {"denoise": "noise, σ", "jpeg": "JPEG, quality"}[info.task] + f" {'any' if level is None else level}"
+    level = {"denoise": info.sigma, "jpeg": info.quality}[info.task.key]
+    trained_for = {"denoise": "noise, σ", "jpeg": "JPEG, quality"}[
+        info.task.key
+    ] + f" {'any' if level is None else level}"
     head = [f"`{info.name}`", trained_for, "gray" if info.in_channels == 1 else "RGB", _parameters(info)]
     rows = []
     if info.sources.hub or info.sources.drive:
         rows.append([*head, "official", _cited(info, papers)])
     for run in measured_runs(info):
-        at = f"σ {run['sigma']}" if info.task == "denoise" else f"quality {run['quality']}"
+        at = f"σ {run['sigma']}" if info.task.key == "denoise" else f"quality {run['quality']}"
         scores = ", ".join(f"{name} {_cell(entry['psnr'], entry['ssim'])}" for name, entry in run["sets"].items())
         rows.append([*head, _BUNDLED, f"measured at {at}: {scores}"])
     return rows
@@ -121,7 +123,7 @@ def record(folder: Path) -> Path:
     info = registry.get(results["model"])
     usual, options = Settings(), results["options"]
     expected = {"tile": usual.tile, "self_ensemble": usual.self_ensemble, "dtype": usual.dtype, "border": "edge"}
-    expected |= {"channel": "y", "crop": info.scale} if info.task == "sr" else {"crop": 0}
+    expected |= {"channel": "y", "crop": info.scale} if info.scale > 1 else {"crop": 0}
     different = [key for key, value in expected.items() if options[key] != value]
     if json.loads((folder / "cost.json").read_text(encoding="utf-8"))["tiled_images"]:
         different.append("tiled_images")

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from atd.registry import ModelInfo
+    pass
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         weights = " + ".join(places) or "none"
         channels = {1: "gray", 3: "RGB"}.get(info.in_channels, str(info.in_channels))
         size = f"{info.parameters / 1e6:.3f} M"
-        rows.append((info.name, info.architecture, _task(info), channels, size, weights, info.licence))
+        rows.append((info.name, info.architecture, info.task.label, channels, size, weights, info.licence))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -48,11 +48,3 @@ def run(args: argparse.Namespace) -> int:
             "on images with research terms, see atd/bundled/LICENSE)."
         )
     return 0
-
-
-def _task(info: ModelInfo) -> str:
-    if info.task == "sr":
-        return f"super-resolution ×{info.scale}"
-    if info.task == "denoise":
-        return f"denoising σ {info.sigma}" if info.sigma else "denoising, any σ"
-    return f"JPEG quality {info.quality}" if info.quality else "JPEG, any quality"

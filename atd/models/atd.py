@@ -79,7 +79,7 @@ class ATD(SuperResolutionModel):
                 index_in_state=False,
             )
 
-        self.build(
+        super().__init__(
             make_layer,
             in_chans=in_chans,
             embed_dim=embed_dim,

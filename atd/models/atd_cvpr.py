@@ -101,7 +101,7 @@ class ATDCVPR(SuperResolutionModel):
                 refines=index < depths[group] - 1,
             )
 
-        self.build(
+        super().__init__(
             make_layer,
             in_chans=in_chans,
             embed_dim=embed_dim,

@@ -86,6 +86,7 @@ class ATDU(RestorationModel):
         use_checkpoint: bool = False,
         img_size: int = 64,
     ) -> None:
+        super().__init__()
         levels = len(depths)
         lists = {
             "num_heads": num_heads,

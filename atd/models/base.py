@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from atd.ops.precision import wide_dtype
+from atd.weights.build import load_network
+from atd.weights.format import write_weights
+from atd.weights.publish import push
 
 
 class RestorationModel(nn.Module):
@@ -21,7 +25,8 @@ class RestorationModel(nn.Module):
     answers in the dtype of the input. The output is not clamped.
 
     Attributes:
-        config: the constructor's keyword arguments, ready for JSON.
+        config: the arguments of the constructor by name, defaults filled in, ready for JSON: ``type(model)(**config)``
+            makes the same network again. A subclass with a constructor of its own has that one's arguments.
         name: registry name when the model was made by :func:`atd.load` or :func:`atd.create`, else None.
         task: ``"sr"``, ``"denoise"``, ``"jpeg"``, or ``"restoration"`` where only the weights could tell.
         scale: upscaling factor s, 1 for restoration at the same size.
@@ -43,7 +48,8 @@ class RestorationModel(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.architecture = cls.__name__
-        _record_config(cls)
+        if "__init__" in vars(cls):
+            cls.__init__ = _keep_arguments(cls.__init__)
 
     def extra_repr(self) -> str:
         label = f"name={self.name!r}, " if self.name else ""
@@ -66,50 +72,62 @@ class RestorationModel(nn.Module):
             raise ValueError(f"{self.architecture} got an empty image of {image.shape[-2]}×{image.shape[-1]} pixels.")
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **kwargs: Any) -> Self:
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        weights: str | Path = "official",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        **overrides: object,
+    ) -> Self:
         """:func:`atd.load`, with the check that the weights belong to this class. Same arguments, same errors."""
-        from atd.loading import LoadError, load
-
-        model = load(name_or_path, **kwargs)
-        if not isinstance(model, cls):
-            raise LoadError(
-                f"{name_or_path} holds weights of {model.architecture}; use atd.{model.architecture}.from_pretrained "
-                f"or atd.load."
-            )
-        return model
+        return load_network(
+            {cls.architecture: cls}, name_or_path, weights, device, dtype, revision, local_files_only, **overrides
+        )
 
     def save_pretrained(self, directory: str | Path) -> Path:
         """Write ``model.safetensors``, ``config.json`` and a model card into ``directory``, and return it."""
-        from atd.loading import save
+        return write_weights(self, Path(directory))
 
-        return save(self, directory)
-
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        commit_message: str = "Upload weights with atd",
+    ) -> str:
         """Upload what :meth:`save_pretrained` writes to a Hugging Face repository and return the commit's URL."""
-        from atd.loading import push
-
-        return push(self, repo_id, **kwargs)
+        return push(self, repo_id, private=private, token=token, commit_message=commit_message)
 
 
-def _record_config(cls: type[RestorationModel]) -> None:
-    """Make ``cls(...)`` keep its keyword arguments, defaults filled in, as ``self.config``."""
-    construct = cls.__init__
+def _keep_arguments(construct: Callable[..., None]) -> Callable[..., None]:
+    """The constructor of a network, made to leave its arguments in ``self.config``.
+
+    Constructors call those of their bases; the outermost one, which the network can be made again by, is the one whose
+    arguments are kept.
+    """
     signature = inspect.signature(construct)
 
+    @functools.wraps(construct)
     def init(self: RestorationModel, *args: Any, **kwargs: Any) -> None:
+        construct(self, *args, **kwargs)
+        if type(self).__init__ is not init:
+            return
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
-        nn.Module.__init__(self)
-        self.config = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in bound.arguments.items()
-            if name != "self"
-        }
-        construct(self, *args, **kwargs)
+        _, *named = bound.arguments.items()
+        config: dict[str, Any] = {}
+        for name, value in named:
+            if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+                config.update(value)
+            else:
+                config[name] = value
+        self.config = {name: list(value) if isinstance(value, tuple) else value for name, value in config.items()}
 
-    init.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
-    init.__doc__ = construct.__doc__
-    cls.__init__ = init  # pyright: ignore[reportAttributeAccessIssue]
+    return init
 
 
 def pad_symmetric(image: Tensor, bottom: int, right: int) -> Tensor:

@@ -70,7 +70,7 @@ class ResidualGroup(nn.Module):
 class SuperResolutionModel(RestorationModel, PositionIndexState, ReconstructionHead):
     """Body of :class:`ATD` and :class:`ATDCVPR`; see there for the arguments."""
 
-    def build(
+    def __init__(
         self,
         make_layer: Callable[[int, int], DictionaryLayer],
         *,
@@ -88,7 +88,8 @@ class SuperResolutionModel(RestorationModel, PositionIndexState, ReconstructionH
         use_checkpoint: bool,
         closing_norm: bool,
     ) -> None:
-        """Create the modules; ``make_layer(group, index)`` makes one layer."""
+        """``make_layer(group, index)`` makes one layer; the other arguments are those of the networks."""
+        super().__init__()
         if len(depths) != len(num_heads):
             raise ValueError(f"depths has {len(depths)} entries and num_heads {len(num_heads)}; expected as many.")
         for heads in num_heads:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atd import registry
+from atd.loading import create
 from atd.models import RestorationModel
 from atd.training import data, distributed, finetuning, optim
 from atd.training import state as training_state
@@ -58,7 +58,7 @@ def _train(
 
     # The network, and a plain copy of it that validates and is saved.
     memory = {"use_checkpoint": True} if recipe.activation_checkpointing else {}
-    model = registry.create(recipe.model, **{**recipe.config, **memory})
+    model = create(recipe.model, **{**recipe.config, **memory})
     degradation = degradation_of(recipe, model)
     if checkpoint:
         model.load_state_dict(checkpoint.tensors["model"])
@@ -67,7 +67,7 @@ def _train(
     if recipe.bicubic_start and not checkpoint:
         finetuning.start_as_bicubic(model)
     model = model.to(device).train()
-    plain = registry.create(recipe.model, **recipe.config).to(device).eval() if processes.main else None
+    plain = create(recipe.model, **recipe.config).to(device).eval() if processes.main else None
 
     # Data.
     source = _images(recipe, folder, degradation, model.in_channels, say)

@@ -1,24 +1,20 @@
 """The README.md that goes with saved weights."""
 
-from typing import TYPE_CHECKING
-
-from atd import registry
-
-if TYPE_CHECKING:
-    from atd.models import RestorationModel
+from atd import registry, tasks
+from atd.weights.network import StorableNetwork
 
 _TASKS = {
-    "sr": "image super-resolution",
-    "denoise": "image denoising",
-    "jpeg": "JPEG artefact removal",
-    "restoration": "image restoration",
+    tasks.SuperResolution.key: "image super-resolution",
+    tasks.Denoising.key: "image denoising",
+    tasks.JpegArtefacts.key: "JPEG artefact removal",
+    tasks.UNKNOWN: "image restoration",
 }
 
 
-def model_card(model: "RestorationModel", source: str | None = None) -> str:
+def model_card(model: StorableNetwork, source: str | None = None) -> str:
     """Markdown with the hub's front matter. `source` tells where official weights came from; only then is a licence
     stated, because the licence of weights that somebody trained is theirs to choose."""
-    info = registry.get(model.name) if model.name in registry.list_models() else None
+    info = registry.find(model.name)
     task = _TASKS[model.task] + (f" ×{model.scale}" if model.scale > 1 else "")
     front = ["library_name: atd-restoration", "pipeline_tag: image-to-image", "tags:", "- image-restoration", "- atd"]
     if info and source:

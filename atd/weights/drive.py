@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from atd.errors import LoadError
 from atd.registry import DriveFile
+from atd.system import install_hint
 
-INSTALL_HINT = "pip install atd-restoration[drive]"
+INSTALL_HINT = install_hint("drive")
 
 
 def available() -> bool:

@@ -7,12 +7,11 @@ constructor keywords, name, task) is in config.json and, for a file that left it
 import json
 import pickle
 import re
-import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,12 +19,11 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from atd.errors import LoadError
+from atd.system import atomic_write
 from atd.weights.card import model_card
 from atd.weights.detection import INDEX_BUFFER, detect
 from atd.weights.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
-
-if TYPE_CHECKING:
-    from atd.models import RestorationModel
+from atd.weights.network import StorableNetwork
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 _WRAPPERS = ("params_ema", "params", "state_dict")
@@ -33,7 +31,7 @@ _PREFIXES = ("module.", "_orig_mod.")  # DataParallel and torch.compile
 
 
 @dataclass
-class Checkpoint:
+class WeightFile:
     """The content of a weight file: tensors under the authors' keys, and the network that they belong to."""
 
     path: Path
@@ -46,7 +44,7 @@ class Checkpoint:
     """Whether the file said itself what it holds; otherwise it was detected from keys and shapes."""
 
 
-def read(path: Path) -> Checkpoint:
+def read_weights(path: Path) -> WeightFile:
     """Read a weight file or a folder that holds one; `LoadError` when it is damaged, unsafe or not of this family."""
     path = _weight_file(path)
     if path.suffix == ".safetensors":
@@ -55,28 +53,29 @@ def read(path: Path) -> Checkpoint:
         tensors, description = _read_pickle(path), None
     state_dict = _unwrap(tensors, path)
     if description:
-        return Checkpoint(path, state_dict, **description, described=True)
+        return WeightFile(path, state_dict, **description, described=True)
     try:
         architecture, config = detect(state_dict)
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from error
-    return Checkpoint(path, state_dict, architecture, config)
+    return WeightFile(path, state_dict, architecture, config)
 
 
-def write(model: "RestorationModel", directory: Path, card: str | None = None) -> Path:
+def write_weights(model: StorableNetwork, directory: Path, card: str | None = None) -> Path:
     """Write model.safetensors, config.json and README.md (`card`, or a generated one) into `directory`; each file is
     replaced as a whole, the weights last, so that an interrupted call leaves no half file."""
     directory.mkdir(parents=True, exist_ok=True)
     description = _describe(model)
     text = json.dumps(description, indent=2) + "\n"
-    _replace(directory / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
-    _replace(directory / CARD_FILE, lambda path: path.write_text(card or model_card(model), encoding="utf-8"))
+    for name, content in ((CONFIG_FILE, text), (CARD_FILE, card or model_card(model))):
+        with atomic_write(directory / name) as path:
+            path.write_text(content, encoding="utf-8")
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     _save_tensors(tensors, description, directory / WEIGHTS_FILE)
     return directory
 
 
-def write_bundled(model: "RestorationModel", path: Path) -> Path:
+def write_bundled(model: StorableNetwork, path: Path) -> Path:
     """Write a file as the wheel carries it: float16, without the index buffers; `ValueError` when a value overflows."""
     tensors = {}
     for key, value in model.state_dict().items():
@@ -142,7 +141,7 @@ def _description(text: str, path: Path) -> dict[str, Any] | None:
     }
 
 
-def _describe(model: "RestorationModel") -> dict[str, Any]:
+def _describe(model: StorableNetwork) -> dict[str, Any]:
     return {"architecture": model.architecture, "name": model.name, "task": model.task, "config": model.config}
 
 
@@ -183,14 +182,5 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
 def _save_tensors(tensors: dict[str, Tensor], description: dict[str, Any], path: Path) -> None:
     header = {"format": "pt", "atd": json.dumps(description)}
     # Not save_file: it makes files that only their owner can read.
-    _replace(path, lambda temporary: temporary.write_bytes(serialize(tensors, metadata=header)))
-
-
-def _replace(path: Path, write_to: Callable[[Path], Any]) -> None:
-    """Let `write_to` write a temporary file beside `path`, then put it in its place at once."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        write_to(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(serialize(tensors, metadata=header))

@@ -25,7 +25,7 @@ def test_list_tells_what_is_cached_and_what_is_to_fetch(cache, tmp_path, capsys)
     assert [line.split()[0] for line in text.splitlines()[1:23]] == atd.list_models()[:22]
     assert "to fetch" in column(text, NAME)
     assert "denoising σ 25" in column(text, "atd_u_gray_dn25")
-    assert "JPEG quality 40" in column(text, "atd_u_gray_jpeg40")
+    assert "JPEG artefact removal, quality 40" in column(text, "atd_u_gray_jpeg40")
     for name in atd.list_models():
         assert ("bundled" in column(text, name)) == registry.get(name).bundled
     assert ("see atd/bundled/LICENSE" in text) == any(registry.get(name).bundled for name in atd.list_models())
@@ -101,4 +101,4 @@ def test_info_names_folders_versions_and_the_backends_reason(cache, monkeypatch,
     backend = "backend {}: {}".format(*atd.ops.backend_report("cpu"))
     for part in (str(cache), atd.__version__, torch.__version__.split("+")[0], backend, "HF_HUB_OFFLINE"):
         assert part in text
-    assert "pip install atd-restoration[drive]" in text
+    assert "pip install 'atd-restoration[drive]'" in text

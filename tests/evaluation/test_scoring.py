@@ -196,14 +196,14 @@ def test_the_authors_test_commands_need_a_name_and_a_folder(name, tmp_path):
     row = atd.registry.get(name)
     upscale = {"upscale": scale} if scale > 1 else {}
     model = small(row.architecture, in_chans=row.in_channels, **upscale)
-    model.task, model.name = row.task, name
+    model.task, model.name = row.task.key, name
     for folder in sets:
         path = tmp_path / "datasets" / folder.format(scale=scale) / "a.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (24, 24)).save(path)
     protocol, found, missing = scoring.prepare(from_model(model, Settings()), tmp_path / "datasets")
-    crop = scale if row.task == "sr" else 0
-    assert protocol == Protocol(row.task, channel, scale, sigma, quality, crop, "edge")
+    crop = scale if scale > 1 else 0
+    assert protocol == Protocol(row.task.key, channel, scale, sigma, quality, crop, "edge")
     assert [benchmark.name for benchmark in found] == list(sets.values())
     assert not missing
 

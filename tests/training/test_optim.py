@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from atd import registry
+import atd
 from atd.training import optim, recipes
 
 
@@ -66,7 +66,7 @@ def test_muon_follows_its_published_rule():
 
 
 def test_muon_takes_hidden_matrices_only():
-    model = registry.create("atd_u_tiny_color_dn")
+    model = atd.create("atd_u_tiny_color_dn")
     groups = optim.build(model, recipes.get("401")).param_groups
     names = {parameter: name for name, parameter in model.named_parameters()}
     hidden = {names[parameter] for parameter in groups[0]["params"]}

@@ -42,7 +42,7 @@ def test_published_recipes_are_the_papers(id):
     )  # fmt: skip
     assert found == PUBLISHED[id]
     info = registry.get(recipe.model)
-    assert recipe.task == info.task
+    assert recipe.task == info.task.key
     assert list(recipe.sigma) == ([info.sigma] if info.sigma else [])
     assert list(recipe.quality) == ([info.quality] if info.quality else [])
     if recipe.task == "sr":
@@ -55,7 +55,7 @@ def test_published_recipes_are_the_papers(id):
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_names_a_model_and_prints_itself(name, tmp_path):
     recipe = recipes.get(name)
-    assert registry.get(recipe.model).task == recipe.task
+    assert registry.get(recipe.model).task.key == recipe.task
     path = tmp_path / f"{name}.toml"
     path.write_text(recipe.to_toml(), encoding="utf-8")
     assert recipes.get(str(path)) == recipe

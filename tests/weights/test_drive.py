@@ -12,9 +12,11 @@ from small_networks import same_weights
 
 import atd
 from atd import registry
-from atd.loading import LoadError, download
+from atd.errors import LoadError
+from atd.loading import download
 
 NAME = "atd_light_sr_x2"
+FOLDER = "1nz0I798GM8HkPYVZCLe8i9LAK31mpYQs"  # the authors' public folder of TPAMI weights
 FILE = "101_ATD_light_SRx2_scratch.pth"
 
 
@@ -69,7 +71,7 @@ def network(tmp_path, drive):
     model = atd.create(NAME).eval()
     torch.save({"params_ema": model.state_dict()}, tmp_path / FILE)
     drive.files["id-101"] = tmp_path / FILE
-    drive.folders[registry.TPAMI_DRIVE_FOLDER] = [("notes.txt", "id-0"), (f"light/{FILE}", "id-101")]
+    drive.folders[FOLDER] = [("notes.txt", "id-0"), (f"light/{FILE}", "id-101")]
     return model
 
 
@@ -77,7 +79,7 @@ def test_load_finds_the_file_in_the_authors_folder_and_keeps_it(drive, network, 
     loaded = atd.load(NAME)
     assert loaded.name == NAME
     assert same_weights(loaded, network)
-    assert drive.calls == [f"folder {registry.TPAMI_DRIVE_FOLDER}", "file id-101"]
+    assert drive.calls == [f"folder {FOLDER}", "file id-101"]
     drive.calls.clear()
     assert same_weights(atd.load(NAME), network)
     assert drive.calls == []
@@ -127,12 +129,12 @@ def test_a_quota_page_and_a_missing_file_are_named(drive, network, tmp_path):
     (tmp_path / FILE).write_text("<!DOCTYPE html><title>Quota exceeded</title>")
     with pytest.raises(LoadError, match="web page"):
         download(NAME, "drive")
-    drive.folders[registry.TPAMI_DRIVE_FOLDER] = [("other.pth", "id-5")]
+    drive.folders[FOLDER] = [("other.pth", "id-5")]
     with pytest.raises(LoadError, match=f"does not list {FILE}"):
         download(NAME, "drive")
 
 
 def test_without_gdown_the_route_says_what_to_install(cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "gdown", None)
-    with pytest.raises(LoadError, match=r"pip install atd-restoration\[drive\]"):
+    with pytest.raises(LoadError, match=r"pip install 'atd-restoration\[drive\]'"):
         download(NAME, "drive")

@@ -16,7 +16,8 @@ from small_networks import output, same_weights, small
 
 import atd
 from atd import registry
-from atd.loading import LoadError, download
+from atd.errors import LoadError
+from atd.loading import download
 from atd.weights import hub as hub_module
 
 MODEL = "me/net"
@@ -224,7 +225,7 @@ def test_the_registrys_own_hash_is_checked(hub, official, monkeypatch, right):
     revision = hub.commit(ZOO, files)
     digest = hashlib.sha256(files[f"{NAME}/model.safetensors"]).hexdigest() if right else "0" * 64
     pinned = registry.Sources(hub=registry.HubFile(revision=revision, sha256=digest))
-    monkeypatch.setitem(registry._TABLE, NAME, dataclasses.replace(registry.get(NAME), sources=pinned))
+    monkeypatch.setitem(registry._table(), NAME, dataclasses.replace(registry.get(NAME), sources=pinned))
     monkeypatch.setenv("ATD_HUB_REPO", ZOO)
     if right:
         assert atd.load(NAME).name == NAME

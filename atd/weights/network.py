@@ -1,0 +1,37 @@
+"""What the weights room asks of a network, without knowing any."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Protocol, Self
+
+from torch import nn
+
+
+class StorableNetwork(Protocol):
+    """What saving, loading and describing a network ask of it; `atd.models.RestorationModel` is one."""
+
+    architecture: ClassVar[str]
+    config: dict[str, Any]
+    name: str | None
+    task: str
+    scale: int
+    in_channels: int
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All trainable tensors."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All tensors by the authors' keys."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take over tensors."""
+        ...
+
+    def eval(self) -> Self:
+        """Switch to evaluation mode."""
+        ...
+
+    def to(self, *, device: Any) -> Self:
+        """Move to a device."""
+        ...
