@@ -113,11 +113,8 @@ def _imports(name: str, source: str, modules: Mapping[str, str]) -> Iterator[str
                 elif node.module in modules:
                     yield node.module
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            yield from (
-                argument.value
-                for argument in node.args
-                if isinstance(argument, ast.Constant) and argument.value in modules
-            )
+            constants = (argument.value for argument in node.args if isinstance(argument, ast.Constant))
+            yield from (value for value in constants if isinstance(value, str) and value in modules)
 
 
 def _components(graph: Graph) -> list[list[str]]:
