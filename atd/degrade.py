@@ -1,6 +1,6 @@
 """The degradations of the published protocols: MATLAB's bicubic resizing, Gaussian noise and JPEG compression.
 
-Images are NumPy arrays of shape (H, W) or (H, W, C).
+Images are NumPy arrays of shape (H, W) or (H, W, C). An argument that is not one of those described is an `InputError`.
 """
 
 import io
@@ -11,10 +11,38 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from atd.errors import InputError
 from atd.metrics import to_y
+from atd.tasks import Denoising, SuperResolution, Task
 
 Border = Literal["edge", "symmetric"]
+"""What lies beyond the border of an image that is resized: its last pixel, repeated, or its mirror image."""
+
 RandomSource = np.random.Generator | np.random.RandomState
+"""Where noise is drawn from."""
+
+
+def for_task(
+    clean: np.ndarray, task: Task, generator: RandomSource | None = None, *, border: Border = "edge"
+) -> np.ndarray:
+    """The degraded image from which a network for `task` restores `clean`.
+
+    Args:
+        clean: uint8, (H, W) or (H, W, C); for super-resolution H and W are multiples of the scale.
+        task: what is degraded, and how strongly; its sigma or quality must be given.
+        generator: where noise is drawn from; None is the published test protocol (see `add_noise`).
+        border: for super-resolution (see `bicubic_downscale`).
+
+    Returns:
+        float32 in [0, 1] and beyond for denoising; uint8 for the others, (H // scale, W // scale[, C]).
+    """
+    if isinstance(task, SuperResolution):
+        return bicubic_downscale(clean, task.scale, border)
+    if task.level is None:
+        raise InputError(f"{task.label}, has no one strength to degrade an image with: give sigma or quality")
+    if isinstance(task, Denoising):
+        return add_noise(clean, task.level, generator)
+    return jpeg(clean, int(task.level))
 
 
 def crop_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:
@@ -40,7 +68,7 @@ def bicubic_downscale(image: np.ndarray, scale: int, border: Border = "edge") ->
     kernel = _downscale_filter(scale)
     height, width = image.shape[:2]
     if height % scale or width % scale:
-        raise ValueError(
+        raise InputError(
             f"cannot reduce {height}x{width} by {scale}: both sides must be multiples of {scale}; "
             "crop the image with atd.degrade.crop_to_multiple first"
         )
@@ -69,7 +97,7 @@ def add_noise(image: np.ndarray, sigma: float, generator: RandomSource | None = 
         float32 array of the same shape.
     """
     if sigma < 0:
-        raise ValueError(f"sigma must not be negative, got {sigma}")
+        raise InputError(f"sigma must not be negative, got {sigma}")
     if generator is None:
         generator = np.random.RandomState(0)
     clean = image.astype(np.float64) / 255 if image.dtype == np.uint8 else image
@@ -87,9 +115,9 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
         uint8 array of the same shape.
     """
     if image.dtype != np.uint8:
-        raise ValueError(f"JPEG stores 8 bits: expected a uint8 image, got {image.dtype}")
+        raise InputError(f"JPEG stores 8 bits: expected a uint8 image, got {image.dtype}")
     if not 1 <= quality <= 100:
-        raise ValueError(f"JPEG quality must be within 1..100, got {quality}")
+        raise InputError(f"JPEG quality must be within 1..100, got {quality}")
     squeezed = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
     buffer = io.BytesIO()
     Image.fromarray(squeezed).save(buffer, "JPEG", quality=quality)
@@ -138,17 +166,17 @@ def _upscale_filter(scale: int) -> Filter:
 
 def _check_scale(scale: int) -> None:
     if scale != int(scale) or scale < 1:
-        raise ValueError(f"scale must be an integer of at least 1, got {scale}")
+        raise InputError(f"scale must be an integer of at least 1, got {scale}")
 
 
 def _resize(image: np.ndarray, kernel: Filter, border: Border, round_rows: bool = False) -> np.ndarray:
     """Rows (vertical direction) first, then columns, as MATLAB orders them when the factors are equal."""
     if border not in ("edge", "symmetric"):
-        raise ValueError(f"border must be 'edge' or 'symmetric', got {border!r}")
+        raise InputError(f"border must be 'edge' or 'symmetric', got {border!r}")
     if image.ndim not in (2, 3):
-        raise ValueError(f"expected an image of shape (H, W) or (H, W, C), got {image.shape}")
+        raise InputError(f"expected an image of shape (H, W) or (H, W, C), got {image.shape}")
     if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
-        raise ValueError(f"expected a uint8 or floating-point image, got {image.dtype}")
+        raise InputError(f"expected a uint8 or floating-point image, got {image.dtype}")
     precision = np.dtype(np.float64) if image.dtype == np.uint8 else np.promote_types(image.dtype, np.float32)
     rows = _filter_rows(image, kernel, border, precision)
     if round_rows:

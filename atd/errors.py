@@ -19,6 +19,10 @@ class ImageError(InputError):
     """A file that cannot be read or written as asked; the message is one sentence that names the file."""
 
 
+class DataNotFoundError(InputError, FileNotFoundError):
+    """A folder or a set of images is not where it was looked for."""
+
+
 class RecipeError(InputError):
     """A training recipe that does not fit together, or does not fit its network or its data."""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from atd.errors import InputError
+
 
 @dataclass(frozen=True)
 class SuperResolution:
@@ -18,7 +20,7 @@ class SuperResolution:
 
     def __post_init__(self) -> None:
         if self.scale < 2:
-            raise ValueError(f"expected a scale of at least 2, got {self.scale}")
+            raise InputError(f"expected a scale of at least 2, got {self.scale}")
 
     @property
     def level(self) -> None:
@@ -40,7 +42,7 @@ class Denoising:
 
     def __post_init__(self) -> None:
         if self.sigma is not None and self.sigma < 0:
-            raise ValueError(f"expected sigma >= 0, got {self.sigma}")
+            raise InputError(f"expected sigma >= 0, got {self.sigma}")
 
     @property
     def level(self) -> float | None:
@@ -61,7 +63,7 @@ class JpegArtefacts:
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
-            raise ValueError(f"expected a JPEG quality from 1 to 100, got {self.quality}")
+            raise InputError(f"expected a JPEG quality from 1 to 100, got {self.quality}")
 
     @property
     def level(self) -> int | None:
@@ -82,7 +84,7 @@ def make_task(key: str, *, scale: int = 1, sigma: float | None = None, quality: 
     """The task of a `key`; only the value that belongs to it is looked at.
 
     Raises:
-        ValueError: there is no such key, or the value is impossible.
+        InputError: there is no such key, or the value is impossible.
     """
     if key == SuperResolution.key:
         return SuperResolution(scale)
@@ -90,4 +92,4 @@ def make_task(key: str, *, scale: int = 1, sigma: float | None = None, quality: 
         return Denoising(sigma)
     if key == JpegArtefacts.key:
         return JpegArtefacts(quality)
-    raise ValueError(f"there is no task {key!r}; expected one of {', '.join(KEYS)}")
+    raise InputError(f"there is no task {key!r}; expected one of {', '.join(KEYS)}")

@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from atd import degrade, metrics
+from atd.errors import InputError
+from atd.tasks import Denoising, JpegArtefacts, SuperResolution
 
 
 def read(path):
@@ -105,3 +107,23 @@ def test_jpeg_is_libjpeg():
         degrade.jpeg(image, 0)
     with pytest.raises(ValueError, match="uint8"):
         degrade.jpeg(image / 255, 10)
+
+
+def test_the_input_of_a_task_is_its_degradation():
+    image = np.random.default_rng(0).integers(0, 256, (24, 36, 3), dtype=np.uint8)
+    reduced = degrade.for_task(image, SuperResolution(3), border="symmetric")
+    assert np.array_equal(reduced, degrade.bicubic_downscale(image, 3, "symmetric"))
+    noise = np.random.default_rng(5).normal(0, 15 / 255, image.shape)
+    noisy = degrade.for_task(image, Denoising(15), np.random.default_rng(5))
+    np.testing.assert_allclose(noisy, image / 255 + noise, atol=1e-6)
+    protocol_noise = np.random.RandomState(0).normal(0, 15 / 255, image.shape)
+    np.testing.assert_allclose(degrade.for_task(image, Denoising(15)), image / 255 + protocol_noise, atol=1e-6)
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=40)
+    assert np.array_equal(degrade.for_task(image, JpegArtefacts(40)), read(stream))
+
+
+@pytest.mark.parametrize("task", [Denoising(), JpegArtefacts()])
+def test_a_task_of_any_strength_degrades_nothing(task):
+    with pytest.raises(InputError, match="give sigma or quality"):
+        degrade.for_task(np.zeros((8, 8), np.uint8), task)
