@@ -43,6 +43,8 @@ def model_card(model: StorableNetwork, source: str | None = None) -> str:
     if info and source:
         lines += ["", f"Weights: the authors', {source}; licence {info.licence}."]
     if info and source and info.scores:
-        lines += ["", "Published PSNR (dB) / SSIM on Y:", "", "| set | PSNR | SSIM |", "| --- | --- | --- |"]
-        lines += [f"| {name} | {psnr:.2f} | {ssim:.4f} |" for name, (psnr, ssim) in info.scores.items()]
+        compared = "Y" if info.scale > 1 else channels
+        lines += ["", f"Published PSNR (dB) / SSIM on {compared}:", "", "| set | PSNR | SSIM |", "| --- | --- | --- |"]
+        for name, (psnr, ssim) in info.scores.items():
+            lines.append(f"| {name} | {psnr:.2f} | {'–' if ssim is None else f'{ssim:.4f}'} |")
     return "\n".join(lines) + "\n"
