@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from atd.errors import (
         AtdError,
         BackendError,
+        DataNotFoundError,
         ImageError,
         InputError,
         LoadError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         RecipeError,
         TrainingError,
     )
+    from atd.evaluation import evaluate
     from atd.images.image import SaveOptions
     from atd.loading import convert, create, download, load
     from atd.models import ATD, ATDCVPR, ATDU
@@ -39,6 +41,7 @@ _HOMES = {
     "atd.errors": (
         "AtdError",
         "BackendError",
+        "DataNotFoundError",
         "ImageError",
         "InputError",
         "LoadError",
@@ -48,6 +51,7 @@ _HOMES = {
         "RecipeError",
         "TrainingError",
     ),
+    "atd.evaluation": ("evaluate",),
     "atd.images.image": ("SaveOptions",),
     "atd.loading": ("convert", "create", "download", "load"),
     "atd.models": ("ATD", "ATDCVPR", "ATDU"),
@@ -64,6 +68,7 @@ __all__ = [
     "ATDU",
     "AtdError",
     "BackendError",
+    "DataNotFoundError",
     "ImageError",
     "InputError",
     "LoadError",
@@ -79,6 +84,7 @@ __all__ = [
     "create",
     "degrade",
     "download",
+    "evaluate",
     "list_models",
     "load",
     "metrics",

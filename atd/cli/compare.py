@@ -27,30 +27,33 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from atd.evaluation import comparison, scoring, tables
-    from atd.evaluation.candidates import open_candidate
+    from atd.errors import InputError
+    from atd.evaluation import report
+    from atd.evaluation.api import image_callback, log_missing
+    from atd.evaluation.candidates import RunOptions, open_candidate
+    from atd.evaluation.comparison import compare_candidates, parse_candidate
+    from atd.evaluation.formatting import describe_protocol
+    from atd.evaluation.planning import plan_evaluation
 
     if args.report and args.out is None:
-        raise ValueError("--report writes a page into the folder of --out: give --out DIR")
-    defaults = evaluate.settings(args)
-    a, b = (open_candidate(*comparison.parse(text, defaults), args.scale) for text in (args.a, args.b))
-    options = evaluate.protocol_options(args)
-    (protocol, sets, missing), (other, _, _) = (
-        scoring.prepare(candidate, args.data, args.sets, **options) for candidate in (a, b)
-    )
-    if protocol != other:
-        raise ValueError(
-            f"A and B are measured differently: {tables.conditions(protocol)} against {tables.conditions(other)}"
+        raise InputError("--report writes a page into the folder of --out: give --out DIR")
+    defaults = RunOptions(**evaluate.run_arguments(args))
+    a, b = (open_candidate(*parse_candidate(text, defaults), args.scale) for text in (args.a, args.b))
+    measured = evaluate.protocol_options(args)
+    plan, other = (plan_evaluation(candidate, args.data, args.sets, **measured) for candidate in (a, b))
+    if plan.protocol != other.protocol:
+        raise InputError(
+            f"A and B are measured differently: {describe_protocol(plan.protocol)} against "
+            f"{describe_protocol(other.protocol)}"
         )
-    evaluate.tell_missing(missing, args.data)
-    with evaluate.Bar(sets) as bar:
-        found = comparison.compare(a, b, protocol, sets, images=args.out and args.out / "images", progress=bar)
-    print(comparison.markdown(found), end="")
+    log_missing(plan.missing, args.data)
+    images = None if args.out is None else args.out / "images"
+    with image_callback(True, plan.sets) as on_image:
+        comparison = compare_candidates(a, b, plan.protocol, plan.sets, images=images, on_image=on_image)
+    print(comparison, end="")
     if args.out is not None:
-        comparison.write(found, args.out)
+        comparison.write(args.out)
         if args.report:
-            from atd.evaluation import report
-
-            report.write_comparison(found, args.out)
+            report.write_comparison(comparison, args.out)
         print(f"\nwritten to {args.out}", file=sys.stderr)
     return 0

@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from atd.cli.restore import parse_tile
-
-if TYPE_CHECKING:
-    from atd.evaluation.candidates import Settings
-    from atd.evaluation.datasets import BenchmarkSet, Pair
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -67,62 +63,34 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--backend", choices=("auto", "triton", "native", "torch", "reference"), help="of the ops")
 
 
-def settings(args: argparse.Namespace) -> Settings:
-    from atd.evaluation.candidates import Settings
-
-    return Settings(**{name: getattr(args, name) for name in Settings.__dataclass_fields__})
+def run_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """The keywords of `atd.evaluation.candidates.RunOptions`, which are some of `atd.evaluate` too."""
+    names = ("weights", "tile", "overlap", "self_ensemble", "dtype", "device", "backend")
+    return {name: getattr(args, name) for name in names}
 
 
 def protocol_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The keywords of `atd.evaluation.scoring.prepare`."""
+    """The keywords of `atd.evaluation.planning.plan_evaluation`."""
     return {name: getattr(args, name) for name in ("sigma", "quality", "channel", "crop", "border")}
 
 
-def tell_missing(names: list[str], data: Path) -> None:
-    if names:
-        print(f"not in {data}: {', '.join(names)}", file=sys.stderr)
-
-
-class Bar:
-    """Progress on stderr, an image at a time; silent where stderr is no terminal."""
-
-    def __init__(self, sets: list[BenchmarkSet]) -> None:
-        from huggingface_hub.utils import tqdm
-
-        self.bar = tqdm(total=sum(len(benchmark.pairs) for benchmark in sets), unit="image", disable=None, leave=False)
-
-    def __call__(self, benchmark: BenchmarkSet, pair: Pair, result: Any) -> None:
-        self.bar.set_description(f"{benchmark.name} {pair.name}", refresh=False)
-        self.bar.update()
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
-
-
 def run(args: argparse.Namespace) -> int:
-    from atd.evaluation import scoring, tables
-    from atd.evaluation.candidates import open_candidate
+    from atd.evaluation import evaluate
 
-    if args.report and args.out is None:
-        raise ValueError("--report writes a page into the folder of --out: give --out DIR")
-    if args.report and args.no_images:
-        raise ValueError("--report shows the restored images: leave out --no-images")
-    candidate = open_candidate(args.model, settings(args), args.scale)
-    protocol, sets, missing = scoring.prepare(candidate, args.data, args.sets, **protocol_options(args))
-    tell_missing(missing, args.data)
-    images = args.out / "images" if args.out is not None and not args.no_images else None
-    with Bar(sets) as bar:
-        found = scoring.evaluate(candidate, protocol, sets, images=images, progress=bar)
-    print(tables.markdown(found), end="")
+    evaluation = evaluate(
+        args.model,
+        args.data,
+        sets=args.sets,
+        scale=args.scale,
+        **protocol_options(args),
+        **run_arguments(args),
+        output=args.out,
+        images=not args.no_images,
+        report=args.report,
+        progress=True,
+    )
+    print(evaluation, end="")
     if args.out is not None:
-        tables.write(found, args.out)
-        if args.report:
-            from atd.evaluation import report
-
-            report.write(found, args.out)
         print(f"\nwritten to {args.out}", file=sys.stderr)
     return 0
 

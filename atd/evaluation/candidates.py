@@ -1,77 +1,131 @@
-"""What can be evaluated: a network with its settings, or one of the baselines that need no weights."""
+"""What can be evaluated: a network and how it is run, or one of the baselines that need no weights."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from atd import degrade
-
-if TYPE_CHECKING:
-    from atd.models import RestorationModel
+from atd import degrade, loading, ops, registry
+from atd.errors import InputError
+from atd.models import RestorationModel
+from atd.ops.backend import Backend
+from atd.restoration.api import restore_tensor
+from atd.restoration.progress import TileProgress
+from atd.restoration.runner import Tile, check_device, device_of, scale_of
+from atd.system import default_device
 
 BASELINES = ("bicubic", "lanczos", "identity")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunOptions:
     """How a network is run. Every one of these is stated in the output.
 
-    weights        "official", "bundled", or a file, folder or hub repository
-    tile, overlap  as in `atd.restore`: "auto" is untiled where memory allows, 0 is untiled
+    weights        "official", "bundled", or a file, folder or hub repository; None: "official"
+    tile, overlap  as in `atd.restore`: "auto" is untiled where memory allows, None or 0 is untiled
     self_ensemble  average over the eight flips and rotations
     dtype          of the computation, one of `DTYPES`
     device         None: the first CUDA card, else the CPU
     backend        of the ops; None leaves the process's choice
     """
 
-    weights: str = "official"
-    tile: int | Literal["auto"] = "auto"
+    weights: str | Path | None = None
+    tile: Tile = "auto"
     overlap: int = 32
     self_ensemble: bool = False
     dtype: str = "float32"
-    device: str | None = None
-    backend: str | None = None
+    device: str | torch.device | None = None
+    backend: Backend | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a dtype that does not exist."""
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """`dtype` as torch has it."""
+        return getattr(torch, self.dtype)
+
+
+@dataclass(frozen=True)
+class RunConditions:
+    """How a network has been run, in the words and the order in which results.json states it.
+
+    tile     side in pixels, "auto" (untiled where memory allows) or 0 (untiled)
+    backend  the one that ran, not the one that was asked for
+    """
+
+    tile: int | str
+    overlap: int
+    self_ensemble: bool
+    dtype: str
+    device: str
+    backend: str
 
 
 @dataclass
 class Candidate:
     """Something that turns a degraded image into a restored one.
 
-    run      (c, h, w) float32 on the CPU -> (c, scale*h, scale*w) float32 on the CPU
-    options  what the output states about how it was run
-    model    the network; None for a baseline
-    tiled    images that were cut into tiles so far
+    run         (c, h, w) float32 on the CPU -> (c, scale*h, scale*w) float32 on the CPU
+    weights     "official", "bundled" or where they come from, for a network that was loaded by its registered name
+    conditions  how `run` runs the network; None for a baseline
+    model       the network; None for a baseline
+    tiled       images that were cut into tiles so far
     """
 
     name: str
     run: Callable[[Tensor], Tensor]
     scale: int
     weights: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    model: RestorationModel | None = None
+    conditions: RunConditions | None = None
+    model: nn.Module | None = None
     tiled: int = 0
 
     @property
     def label(self) -> str:
-        return self.name if self.weights in (None, "official") else f"{self.name} ({self.weights})"
+        """The name, and the weights where they are not the official ones."""
+        return label(self.name, self.weights)
 
 
-def open_candidate(name: str, settings: Settings, scale: int | None = None) -> Candidate:
-    """A baseline by its name, else the network that `atd.load` finds; `scale` is needed by the enlarging baselines."""
-    if name in BASELINES:
-        return baseline(name, scale or 1)
-    candidate = network(name, settings)
+def label(name: str, weights: str | None) -> str:
+    """A network as tables show it: its name, and its weights where they are not the official ones."""
+    return name if weights in (None, "official") else f"{name} ({weights})"
+
+
+def open_candidate(model: str | Path | nn.Module, options: RunOptions, scale: int | None = None) -> Candidate:
+    """A baseline by its name, a network that exists already, or the one that `atd.load` finds.
+
+    Args:
+        model: one of `BASELINES`, a name, file, folder or repository for `atd.load`, or a module, which stays where
+            it is.
+        options: how a network is run; a baseline looks at none of them.
+        scale: output side / input side of the enlarging baselines; a network is only checked to have it.
+
+    Raises:
+        InputError: the scale is not that of `model`, or the options do not suit a module.
+        LoadError: there are no such weights.
+    """
+    if model in BASELINES:
+        return baseline(str(model), scale or 1)
+    if isinstance(model, nn.Module):
+        if options.weights is not None:
+            raise InputError(f"weights={options.weights!r} names weights of a named model, but a module was given")
+        check_device(model, options.device)
+        candidate = from_model(model, options)
+    else:
+        candidate = from_name(model, options)
     if scale is not None and scale != candidate.scale:
-        raise ValueError(f"{name} enlarges {candidate.scale} times, but --scale {scale} was asked for")
+        raise InputError(f"{candidate.name} enlarges {candidate.scale} times, but scale {scale} was asked for")
     return candidate
 
 
@@ -79,10 +133,10 @@ def baseline(name: str, scale: int) -> Candidate:
     """`bicubic` and `lanczos` enlarge by `scale`; `identity` returns the degraded image."""
     if name == "identity":
         if scale != 1:
-            raise ValueError("identity changes no size and cannot be measured at a scale: use bicubic or lanczos")
+            raise InputError("identity changes no size and cannot be measured at a scale: use bicubic or lanczos")
         return Candidate(name, lambda x: x, 1)
     if scale == 1:
-        raise ValueError(f"{name} enlarges images and cannot restore them: give --scale, or use identity")
+        raise InputError(f"{name} enlarges images and cannot restore them: give a scale (--scale), or use identity")
     enlarge = _bicubic if name == "bicubic" else _lanczos
     return Candidate(name, lambda x: enlarge(x, scale), scale)
 
@@ -97,76 +151,63 @@ def _lanczos(x: Tensor, scale: int) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes]))
 
 
-def network(name_or_path: str, settings: Settings) -> Candidate:
-    """The network that `atd.load` finds, ready to run under `settings`."""
-    from atd import loading, registry
-
-    dtype = _dtype(settings)
-    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    wide = dtype if dtype == torch.float64 else None
-    model = loading.load(name_or_path, weights=settings.weights, device=device, dtype=wide)
-    candidate = from_model(model, settings, name=name_or_path)
+def from_name(name_or_path: str | Path, options: RunOptions) -> Candidate:
+    """The network that `atd.load` finds, ready to run under `options`."""
+    weights = options.weights or "official"
+    model = loading.load(
+        name_or_path,
+        weights=weights,
+        device=options.device or default_device(),
+        dtype=torch.float64 if options.dtype == "float64" else None,
+    )
+    candidate = from_model(model, options, name=str(name_or_path))
     # A file, folder or repository is its own weights.
-    candidate.weights = settings.weights if name_or_path in registry.list_models() else None
+    candidate.weights = str(weights) if registry.find(str(name_or_path)) else None
     return candidate
 
 
-def from_model(model: RestorationModel, settings: Settings, name: str | None = None) -> Candidate:
-    """A network that exists already, where it is; `settings.weights` and `settings.device` play no part."""
-    from atd import ops
-    from atd.restoration.api import restore_tensor
+def from_model(model: nn.Module, options: RunOptions, name: str | None = None) -> Candidate:
+    """A network that exists already, where it is; `options.weights` and `options.device` play no part."""
+    tile = options.tile or None  # restoration's word for untiled is None
 
-    dtype, device = _dtype(settings), next(model.parameters()).device
-
-    def backend() -> contextlib.AbstractContextManager[Any]:
-        return ops.use(settings.backend) if settings.backend else contextlib.nullcontext()  # type: ignore[arg-type]
+    def backend() -> contextlib.AbstractContextManager[object]:
+        return ops.use(options.backend) if options.backend else contextlib.nullcontext()
 
     def run(x: Tensor) -> Tensor:
         tiles = 1
 
-        def count(progress: Any) -> None:
+        def count(progress: TileProgress) -> None:
             nonlocal tiles
             tiles = progress.total
 
-        with backend(), _full_float32():
+        with backend():
             output = restore_tensor(
                 model,
                 x,
-                tile=settings.tile,
-                overlap=settings.overlap,
-                self_ensemble=settings.self_ensemble,
-                dtype=dtype,
+                tile=tile,
+                overlap=options.overlap,
+                self_ensemble=options.self_ensemble,
+                dtype=options.torch_dtype,
                 callback=count,
             )
         candidate.tiled += tiles > 1
         return output
 
+    device = device_of(model)
     with backend():
-        used = ops.backend_report(device, dtype)[0]
-    options = {
-        "tile": settings.tile,
-        "overlap": settings.overlap,
-        "self_ensemble": settings.self_ensemble,
-        "dtype": str(dtype).removeprefix("torch."),
-        "device": str(device),
-        "backend": used,
-    }
-    candidate = Candidate(name or model.name or model.architecture, run, model.scale, options=options, model=model)
+        backend_used = ops.backend_report(device, options.torch_dtype)[0]
+    conditions = RunConditions(
+        tile=options.tile or 0,
+        overlap=options.overlap,
+        self_ensemble=options.self_ensemble,
+        dtype=options.dtype,
+        device=str(device),
+        backend=backend_used,
+    )
+    candidate = Candidate(name or _name(model), run, scale_of(model), conditions=conditions, model=model)
     return candidate
 
 
-def _dtype(settings: Settings) -> torch.dtype:
-    if settings.dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {settings.dtype!r}")
-    return getattr(torch, settings.dtype)
-
-
-@contextlib.contextmanager
-def _full_float32() -> Iterator[None]:
-    """cuDNN computes float32 convolutions in TF32 unless told otherwise; a score in float32 means float32."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+def _name(model: nn.Module) -> str:
+    registered = isinstance(model, RestorationModel) and model.name
+    return registered or type(model).__name__

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from atd.degrade import Border
+from atd.errors import DataNotFoundError, InputError
 from atd.images.files import SUFFIXES
+from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task
 
 PUBLISHED_COUNTS = {
     "Set5": 5,
@@ -39,8 +42,8 @@ _SR_LAYOUTS = (
     ("{set}", None),
 )
 _CLEAN_LAYOUTS = {
-    "denoise": ("denoise/{set}", "ColorDN/{set}HQ", "GrayDN/{set}"),
-    "jpeg": ("jpeg/{set}", "CAR/{set}/{set}_HQ"),
+    Denoising: ("denoise/{set}", "ColorDN/{set}HQ", "GrayDN/{set}"),
+    JpegArtefacts: ("jpeg/{set}", "CAR/{set}/{set}_HQ"),
 }
 # Urban100 is a set of every task, but lies with the super-resolution sets, or with the colour denoising sets.
 _CLEAN_FALLBACKS = ("{set}/HR", "sr/{set}/HR", "ColorDN/{set}HQ", "{set}")
@@ -49,7 +52,7 @@ _VARIANTS = {"edge": "LR_bicubic", "symmetric": "LR_bicubic_symmetric"}
 
 
 @dataclass(frozen=True)
-class Pair:
+class ImagePair:
     """A reference image, and the degraded file that belongs to it; None where the degraded image is to be made."""
 
     reference: Path
@@ -57,6 +60,7 @@ class Pair:
 
     @property
     def name(self) -> str:
+        """The file name of the reference, under which the image is listed."""
         return self.reference.name
 
 
@@ -65,7 +69,7 @@ class BenchmarkSet:
     """The images of one set, in the order of their names. `degraded` is the folder of the degraded files, if any."""
 
     name: str
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ImagePair, ...]
     folder: Path
     degraded: Path | None = None
 
@@ -81,17 +85,17 @@ def canonical_name(name: str) -> str:
     return known.get(name.lower(), name)
 
 
-def default_sets(task: str, gray: bool) -> tuple[str, ...]:
+def default_sets(task: Task, *, gray: bool = False) -> tuple[str, ...]:
     """The sets on which the papers report a task."""
-    if task == "sr":
+    if isinstance(task, SuperResolution):
         return ("Set5", "Set14", "B100", "Urban100", "Manga109")
-    if task == "jpeg":
+    if isinstance(task, JpegArtefacts):
         return ("classic5", "LIVE1", "Urban100") if gray else ("LIVE1", "Urban100")
     return ("Set12", "BSD68", "Urban100") if gray else ("CBSD68", "Kodak24", "McMaster", "Urban100")
 
 
 def find_sets(
-    data: Path, names: list[str] | None, task: str, *, gray: bool = False, scale: int = 1, border: str = "edge"
+    data: Path, names: Sequence[str] | None, task: Task, *, gray: bool = False, border: Border = "edge"
 ) -> tuple[list[BenchmarkSet], list[str]]:
     """The sets called `names` under `data`, and the names of the papers' sets that are not there.
 
@@ -99,58 +103,55 @@ def find_sets(
         data: a folder of sets in one of the known layouts, one set's folder, or a plain folder of images.
         names: sets that must be there. None takes the sets that the papers use and `data` has, or, where `data` is a
             plain folder of images or one set's folder, that one.
-        task: "sr", "denoise" or "jpeg"; `gray` chooses between the denoising sets.
-        scale: super-resolution factor.
+        task: what the sets are measured on; `gray` chooses between the papers' sets of it.
         border: which of the two published kinds of LR images is meant, "edge" or "symmetric" (see `atd.degrade`).
 
     Raises:
-        FileNotFoundError: a set of `names` is missing, or there is nothing to evaluate.
-        ValueError: a reference has no degraded file beside the others.
+        DataNotFoundError: a set of `names` is missing, or there is nothing to evaluate.
+        InputError: a reference has no degraded file beside the others.
     """
     if not data.is_dir():
-        raise FileNotFoundError(f"{data} is not a folder: --data expects the folder that holds the test sets")
+        raise DataNotFoundError(f"{data} is not a folder: expected the one that holds the test sets (--data)")
     if names is not None:
-        names = list(dict.fromkeys(canonical_name(name) for name in names))
-        found = [_find_set(data, name, task, scale, border) for name in names]
-        for name, candidate in zip(names, found, strict=True):
-            if candidate is None:
-                raise FileNotFoundError(
-                    f"there is no set {name!r} for task {task!r} in {data}: expected e.g. "
-                    f"{data / _expected(name, task)}, or a folder {data / name} of images"
-                )
-        return [candidate for candidate in found if candidate is not None], []
-    if task == "sr" and _resolve(data, "HR") and not _resolve(data, "LR/LRBI"):
-        one = _find_set(data.resolve().parent, data.resolve().name, task, scale, border)
+        unique = dict.fromkeys(canonical_name(name) for name in names)
+        return [_named_set(data, name, task, border) for name in unique], []
+    if isinstance(task, SuperResolution) and _resolve(data, "HR") and not _resolve(data, "LR/LRBI"):
+        one = _find_set(data.resolve().parent, data.resolve().name, task, border)
         return ([one] if one else []), []
-    if _images(data):
-        return [BenchmarkSet(data.resolve().name, tuple(Pair(path, None) for path in _images(data)), data)], []
-    wanted = default_sets(task, gray)
-    found = {name: _find_set(data, name, task, scale, border) for name in wanted}
-    present = [candidate for candidate in found.values() if candidate is not None]
+    if images := _images(data):
+        return [BenchmarkSet(data.resolve().name, tuple(ImagePair(path, None) for path in images), data)], []
+    by_name = {name: _find_set(data, name, task, border) for name in default_sets(task, gray=gray)}
+    present = [benchmark for benchmark in by_name.values() if benchmark is not None]
     if not present:
-        raise FileNotFoundError(
-            f"{data} holds no images and none of the sets {', '.join(wanted)}: name the sets with --sets, or point "
-            "--data at a folder of images"
+        raise DataNotFoundError(
+            f"{data} holds no images and none of the sets {', '.join(by_name)}: name the sets (--sets), or give a "
+            "folder of images (--data)"
         )
-    return present, [name for name, candidate in found.items() if candidate is None]
+    return present, [name for name, benchmark in by_name.items() if benchmark is None]
 
 
-def _expected(name: str, task: str) -> str:
-    pattern = _SR_LAYOUTS[0][0] if task == "sr" else _CLEAN_LAYOUTS[task][0]
-    return pattern.format(set=name)
+def _named_set(data: Path, name: str, task: Task, border: Border) -> BenchmarkSet:
+    benchmark = _find_set(data, name, task, border)
+    if benchmark is None:
+        first_pattern, _ = next(_layouts(task))
+        raise DataNotFoundError(
+            f"there is no set {name!r} for task {task.key!r} in {data}: expected e.g. "
+            f"{data / first_pattern.format(set=name)}, or a folder {data / name} of images"
+        )
+    return benchmark
 
 
-def _find_set(data: Path, name: str, task: str, scale: int, border: str) -> BenchmarkSet | None:
+def _find_set(data: Path, name: str, task: Task, border: Border) -> BenchmarkSet | None:
     # The authors' commands run beside a folder `datasets`; `data` may be that folder or the one around it.
     for root, spelling in itertools.product((data, data / "datasets"), _spellings(name)):
-        fields = {"set": spelling, "scale": scale, "variant": _VARIANTS[border]}
+        fields = {"set": spelling, "scale": task.scale, "variant": _VARIANTS[border]}
         for pattern, degraded_pattern in _layouts(task) if root.is_dir() else ():
             folder = _resolve(root, pattern.format(**fields))
             references = _images(folder) if folder else []
             if folder is None or not references:
                 continue
             degraded = _resolve(root, degraded_pattern.format(**fields)) if degraded_pattern else None
-            return BenchmarkSet(name, _match(references, degraded, scale), folder, degraded)
+            return BenchmarkSet(name, _match(references, degraded, task.scale), folder, degraded)
     return None
 
 
@@ -159,11 +160,11 @@ def _spellings(name: str) -> Iterator[str]:
     yield from (alias for alias, published in _ALIASES.items() if published == name)
 
 
-def _layouts(task: str) -> Iterator[tuple[str, str | None]]:
-    if task == "sr":
+def _layouts(task: Task) -> Iterator[tuple[str, str | None]]:
+    if isinstance(task, SuperResolution):
         yield from _SR_LAYOUTS
     else:
-        yield from ((pattern, None) for pattern in (*_CLEAN_LAYOUTS[task], *_CLEAN_FALLBACKS))
+        yield from ((pattern, None) for pattern in (*_CLEAN_LAYOUTS[type(task)], *_CLEAN_FALLBACKS))
 
 
 def _resolve(folder: Path, relative: str) -> Path | None:
@@ -190,14 +191,14 @@ def _key(path: Path, scale: int) -> str:
     return re.sub(marks, "", path.stem, flags=re.IGNORECASE) or path.stem
 
 
-def _match(references: list[Path], degraded: Path | None, scale: int) -> tuple[Pair, ...]:
+def _match(references: list[Path], degraded: Path | None, scale: int) -> tuple[ImagePair, ...]:
     if degraded is None:
-        return tuple(Pair(path, None) for path in references)
+        return tuple(ImagePair(path, None) for path in references)
     files = {_key(path, scale): path for path in _images(degraded)}
     missing = [path.name for path in references if _key(path, scale) not in files]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{len(missing)} of {len(references)} references have no degraded file in {degraded}, the first is "
             f"{missing[0]}: expected the same name, or the name with x{scale} behind it"
         )
-    return tuple(Pair(path, files[_key(path, scale)]) for path in references)
+    return tuple(ImagePair(path, files[_key(path, scale)]) for path in references)

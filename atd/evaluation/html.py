@@ -22,8 +22,8 @@ img { display: block; height: 192px; image-rendering: pixelated; background: #ee
 """
 
 
-def page(title: str, body: Sequence[str]) -> str:
-    """The whole document around `body`, a sequence of HTML fragments."""
+def document(title: str, body: Sequence[str]) -> str:
+    """The whole page around `body`, a sequence of HTML fragments."""
     return "\n".join(
         (
             "<!doctype html>",
@@ -36,14 +36,17 @@ def page(title: str, body: Sequence[str]) -> str:
 
 
 def heading(text: str, level: int) -> str:
+    """A heading of `level` 2 or 3; the title is the only one of level 1."""
     return f"<h{level}>{escape(text)}</h{level}>"
 
 
 def paragraph(text: str) -> str:
+    """Plain text, escaped."""
     return f"<p>{escape(text)}</p>"
 
 
-def bullets(items: Sequence[str]) -> str:
+def bullet_list(items: Sequence[str]) -> str:
+    """A list of plain texts; nothing where there are none."""
     return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>" if items else ""
 
 
@@ -56,12 +59,12 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def details(summary: str, content: str) -> str:
+def folded(summary: str, content: str) -> str:
     """`content`, an HTML fragment, folded away under `summary`."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
-def figures(panels: Sequence[tuple[str, np.ndarray]]) -> str:
+def figure_row(panels: Sequence[tuple[str, np.ndarray]]) -> str:
     """Images beside each other, each uint8 (H, W) or (H, W, 3) with its caption."""
     parts = []
     for caption, image in panels:

@@ -14,48 +14,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
 from atd import degrade, metrics
-from atd.evaluation.datasets import Pair
+from atd.errors import ImageError, InputError
+from atd.evaluation.datasets import ImagePair
 from atd.images.files import read_image
-from atd.images.image import ImageError
-
-Task = Literal["sr", "denoise", "jpeg"]
+from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task
 
 
 @dataclass(frozen=True)
 class Protocol:
     """The measuring rules of one run.
 
-    task     "sr", "denoise" or "jpeg"
+    task     what is measured, at its scale, noise level or JPEG quality
     channel  "y" (RGB images, compared on luminance), "rgb", or "gray" (gray images; colour ones are converted)
-    scale    output side / input side, 1 except for "sr"
-    sigma    noise level on the scale 0..255, for "denoise"
-    quality  libjpeg quality, for "jpeg"
     crop     pixels left out along each border
     border   how LR images treat their border: "edge" or "symmetric" (see `atd.degrade.bicubic_downscale`)
     """
 
     task: Task
     channel: metrics.Channel
-    scale: int = 1
-    sigma: float | None = None
-    quality: int | None = None
     crop: int = 0
     border: degrade.Border = "edge"
 
     def __post_init__(self) -> None:
-        if self.task == "sr" and self.scale < 2:
-            raise ValueError("super-resolution is measured at a scale: give --scale 2, 3 or 4")
-        if self.task == "denoise" and self.sigma is None:
-            raise ValueError("denoising is measured at a noise level: give --sigma, e.g. --sigma 25")
-        if self.task == "jpeg" and self.quality is None:
-            raise ValueError("JPEG artefact removal is measured at a quality: give --quality, e.g. --quality 10")
+        """Refuse a task of any strength: a score belongs to one."""
+        if isinstance(self.task, Denoising) and self.task.sigma is None:
+            raise InputError("denoising is measured at a noise level: give sigma, e.g. 25 (--sigma 25)")
+        if isinstance(self.task, JpegArtefacts) and self.task.quality is None:
+            raise InputError("JPEG artefact removal is measured at a quality: give it, e.g. 10 (--quality 10)")
 
     @classmethod
     def published(
@@ -63,40 +54,41 @@ class Protocol:
         task: Task,
         *,
         gray: bool = False,
-        scale: int = 1,
-        sigma: float | None = None,
-        quality: int | None = None,
         channel: metrics.Channel | None = None,
         crop: int | None = None,
         border: degrade.Border = "edge",
     ) -> Protocol:
         """The papers' rules for `task`; `channel` and `crop` depart from them."""
-        usual: metrics.Channel = "gray" if gray else "y" if task == "sr" else "rgb"
-        return cls(
-            task=task,
-            channel=channel or usual,
-            scale=scale,
-            sigma=sigma if task == "denoise" else None,
-            quality=quality if task == "jpeg" else None,
-            crop=(scale if task == "sr" else 0) if crop is None else crop,
-            border=border,
-        )
+        enlarging = isinstance(task, SuperResolution)
+        usual: metrics.Channel = "gray" if gray else "y" if enlarging else "rgb"
+        return cls(task, channel or usual, (task.scale if enlarging else 0) if crop is None else crop, border)
+
+    @property
+    def scale(self) -> int:
+        """Output side / input side, 1 except for super-resolution."""
+        return self.task.scale
+
+    @property
+    def sigma(self) -> float | None:
+        """Noise level on the scale 0..255; None except for denoising."""
+        return self.task.sigma if isinstance(self.task, Denoising) else None
+
+    @property
+    def quality(self) -> int | None:
+        """Quality of libjpeg; None except for JPEG artefacts."""
+        return self.task.quality if isinstance(self.task, JpegArtefacts) else None
 
     @property
     def rounds(self) -> bool:
         """Whether outputs are rounded to 8 bits before they are compared."""
-        return self.task != "denoise"
+        return not isinstance(self.task, Denoising)
 
-    def load(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, pair: ImagePair) -> tuple[np.ndarray, np.ndarray]:
         """The input, float32 of range 0..1 (noise is not clipped), and the reference, uint8; (H, W) or (H, W, 3)."""
-        reference = self.read(pair.reference)
-        if self.task == "denoise":
-            return degrade.add_noise(reference, self.sigma or 0), reference
-        if self.task == "jpeg":
-            return _to_unit(degrade.jpeg(reference, self.quality or 0)), reference
-        reference = degrade.crop_to_multiple(reference, self.scale)
+        reference = degrade.crop_to_multiple(self.read(pair.reference), self.scale)
         if pair.degraded is None:
-            return _to_unit(degrade.bicubic_downscale(reference, self.scale, self.border)), reference
+            degraded = degrade.for_task(reference, self.task, border=self.border)
+            return _to_unit(degraded), reference
         reduced = self.read(pair.degraded)
         height, width = reference.shape[0] // self.scale, reference.shape[1] // self.scale
         if reduced.shape[:2] != (height, width):
@@ -117,7 +109,7 @@ class Protocol:
         rgb = pixels[..., :3]
         if self.channel != "gray":
             return rgb
-        if self.task == "jpeg":
+        if isinstance(self.task, JpegArtefacts):
             return degrade.studio_y(rgb)
         return np.asarray(Image.fromarray(rgb).convert("L"))
 
@@ -135,8 +127,9 @@ class Protocol:
         channel, peak = self.channel, None
         if channel == "y":  # computed once for both metrics
             finished, target, channel, peak = _luminance(finished), _luminance(target), "gray", 255
-        rules = {"crop": self.crop, "channel": channel, "peak": peak}
-        return metrics.psnr(finished, target, **rules), metrics.ssim(finished, target, **rules)
+        psnr = metrics.psnr(finished, target, crop=self.crop, channel=channel, peak=peak)
+        ssim = metrics.ssim(finished, target, crop=self.crop, channel=channel, peak=peak)
+        return float(psnr), float(ssim)
 
     def tensor(self, image: np.ndarray) -> torch.Tensor:
         """An input of `load` as the (c, h, w) float32 tensor that networks take."""
@@ -149,7 +142,8 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def _to_unit(image: np.ndarray) -> np.ndarray:
-    return image.astype(np.float32) / 255
+    """8 bits to float32 of range 0..1; float values as they are."""
+    return image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
 
 
 def _luminance(image: np.ndarray) -> np.ndarray:

@@ -10,15 +10,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from atd.evaluation import comparison, html, tables
-from atd.evaluation.comparison import Comparison
-from atd.evaluation.datasets import BenchmarkSet, Pair
+from atd.evaluation import html
+from atd.evaluation.comparison import Comparison, image_rows
+from atd.evaluation.datasets import BenchmarkSet, ImagePair
+from atd.evaluation.formatting import describe_protocol, describe_run, write_text
 from atd.evaluation.protocol import Protocol, to_uint8
-from atd.evaluation.scoring import Evaluation, Score, output_path
+from atd.evaluation.results import Evaluation, Score
+from atd.evaluation.scoring import output_path
 
-WORST = 3  # cases shown of each set
-CROP = 96  # side of the crops, in pixels of the output
-FULL_SCALE = 64  # error, in levels of 255, at which difference maps are white
+WORST = 3
+"""Cases shown of each set."""
+
+CROP = 96
+"""Side of the crops, in pixels of the output."""
+
+FULL_SCALE = 64
+"""Error, in levels of 255, at which difference maps are white."""
+
 LEGEND = (
     f"Crops are {CROP}x{CROP} pixels, where the difference is largest. Difference maps show the mean absolute "
     f"difference of the channels: black 0, red {FULL_SCALE // 3}, yellow {2 * FULL_SCALE // 3}, white {FULL_SCALE} "
@@ -26,55 +34,54 @@ LEGEND = (
 )
 
 
-def write(evaluation: Evaluation, folder: Path) -> Path:
+def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
     """Write `folder`/report.html for an evaluation whose restored images are saved in `folder`/images."""
-    protocol, candidate = evaluation.protocol, evaluation.candidate
-    means = [[name, str(len(found.images)), *_cells(found.mean)] for name, found in evaluation.sets.items()]
+    protocol = evaluation.protocol
+    means = [[name, str(len(scores.images)), *_cells(scores.mean)] for name, scores in evaluation.sets.items()]
     body = [
-        html.paragraph(f"{tables.conditions(protocol)} {tables.run_settings(candidate)}"),
+        html.paragraph(f"{describe_protocol(protocol)} {describe_run(evaluation.conditions)}"),
         html.table([["set", "images", "PSNR (dB)", "SSIM"], *means]),
-        html.bullets(tables.notes(evaluation)),
+        html.bullet_list(evaluation.notes()),
         html.paragraph(LEGEND),
     ]
-    for name, found in evaluation.sets.items():
-        ranked = sorted(found.images, key=lambda file: found.images[file].psnr)
+    for name, scores in evaluation.sets.items():
+        ranked = sorted(scores.images, key=lambda file: scores.images[file].psnr)
         body.append(html.heading(f"{name}: lowest PSNR", 2))
         for file in ranked[:WORST]:
-            shown, inputs, reference = _load(protocol, found.benchmark, file)
-            output = _read_output(output_path(folder / "images", found.benchmark, shown), reference)
-            body.append(html.heading(f"{file}: {tables.show(found.images[file])}", 3))
-            body.append(html.figures(panels(inputs, [(candidate.label, output)], reference)))
-        scores = [[file, *_cells(found.images[file])] for file in ranked]
-        every = html.table([["image", "PSNR (dB)", "SSIM"], *scores])
-        body.append(html.details(f"All {len(ranked)} images of {name}", every))
-    return _write(folder, f"{candidate.label}: evaluation", body)
+            pair, inputs, reference = _load(protocol, scores.benchmark, file)
+            restored = _read_output(output_path(folder / "images", scores.benchmark, pair), reference)
+            body.append(html.heading(f"{file}: {scores.images[file]}", 3))
+            body.append(html.figure_row(panels(inputs, [(evaluation.label, restored)], reference)))
+        rows = [[file, *_cells(scores.images[file])] for file in ranked]
+        all_images = html.table([["image", "PSNR (dB)", "SSIM"], *rows])
+        body.append(html.folded(f"All {len(ranked)} images of {name}", all_images))
+    return _write(folder, f"{evaluation.label}: evaluation", body)
 
 
-def write_comparison(compared: Comparison, folder: Path) -> Path:
+def write_comparison(comparison: Comparison, folder: Path) -> Path:
     """Write `folder`/report.html for a comparison whose outputs are saved in `folder`/images."""
     body = [
-        html.bullets(comparison.describe(compared)),
-        html.paragraph(tables.conditions(compared.protocol)),
-        html.table(comparison.mean_rows(compared)),
+        html.bullet_list(comparison.describe_sides()),
+        html.paragraph(describe_protocol(comparison.protocol)),
+        html.table(comparison.mean_rows()),
         html.paragraph(LEGEND),
     ]
-    for name, found in compared.sets.items():
+    for name, compared in comparison.sets.items():
         body.append(html.heading(f"{name}: largest difference between A and B", 2))
-        for file in comparison.by_difference(found)[:WORST]:
-            shown, inputs, reference = _load(compared.protocol, found.benchmark, file)
-            outputs = [
-                (side.upper(), _read_output(output_path(folder / "images" / side, found.benchmark, shown), reference))
-                for side in "ab"
-            ]
-            entry = found.images[file]
-            body.append(html.heading(f"{file}: A {tables.show(entry.a)}, B {tables.show(entry.b)}", 3))
-            body.append(html.figures(panels(inputs, outputs, reference)))
-        every = html.table(comparison.image_rows(found))
-        body.append(html.details(f"All {len(found.images)} images of {name}", every))
-    return _write(folder, f"{compared.a.label} and {compared.b.label}: comparison", body)
+        for file in compared.by_difference()[:WORST]:
+            pair, inputs, reference = _load(comparison.protocol, compared.benchmark, file)
+            paths = [(side, output_path(folder / "images" / side, compared.benchmark, pair)) for side in "ab"]
+            outputs = [(side.upper(), _read_output(path, reference)) for side, path in paths]
+            image = compared.images[file]
+            body.append(html.heading(f"{file}: A {image.a}, B {image.b}", 3))
+            body.append(html.figure_row(panels(inputs, outputs, reference)))
+        all_images = html.table(image_rows(compared))
+        body.append(html.folded(f"All {len(compared.images)} images of {name}", all_images))
+    return _write(folder, f"{comparison.a.label} and {comparison.b.label}: comparison", body)
 
 
 Panels = list[tuple[str, np.ndarray]]
+"""Captions and images, uint8 (H, W) or (H, W, 3)."""
 
 
 def panels(inputs: Panels, outputs: Panels, reference: np.ndarray) -> Panels:
@@ -98,10 +105,10 @@ def panels(inputs: Panels, outputs: Panels, reference: np.ndarray) -> Panels:
 
 
 def _cells(score: Score) -> list[str]:
-    return tables.show(score).split(" / ")
+    return str(score).split(" / ")
 
 
-def _load(protocol: Protocol, benchmark: BenchmarkSet, file: str) -> tuple[Pair, Panels, np.ndarray]:
+def _load(protocol: Protocol, benchmark: BenchmarkSet, file: str) -> tuple[ImagePair, Panels, np.ndarray]:
     """The pair called `file`, its input at the size of the output (pixels repeated) with a caption, its reference."""
     pair = next(pair for pair in benchmark.pairs if pair.name == file)
     degraded, reference = protocol.load(pair)
@@ -110,7 +117,7 @@ def _load(protocol: Protocol, benchmark: BenchmarkSet, file: str) -> tuple[Pair,
 
 def _write(folder: Path, title: str, body: list[str]) -> Path:
     path = folder / "report.html"
-    path.write_text(html.page(title, body), encoding="utf-8")
+    write_text(path, html.document(title, body))
     return path
 
 
@@ -137,12 +144,12 @@ def worst_window(error: np.ndarray, side: int) -> tuple[int, int]:
 
 def framed(image: np.ndarray, top: int, left: int) -> np.ndarray:
     """`image` as RGB, reduced to at most 384 pixels a side, with a red frame around the window."""
-    picture = Image.fromarray(image).convert("RGB")
-    picture.thumbnail((384, 384))
-    factor = picture.width / image.shape[1]
+    reduced = Image.fromarray(image).convert("RGB")
+    reduced.thumbnail((384, 384))
+    factor = reduced.width / image.shape[1]
     corners = [value * factor for value in (left, top, left + CROP, top + CROP)]
-    ImageDraw.Draw(picture).rectangle(corners, outline=(230, 30, 30), width=3)
-    return np.asarray(picture)
+    ImageDraw.Draw(reduced).rectangle(corners, outline=(230, 30, 30), width=3)
+    return np.asarray(reduced)
 
 
 def heat(error: np.ndarray) -> np.ndarray:

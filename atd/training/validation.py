@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
-from atd.evaluation import datasets, scoring
-from atd.evaluation.candidates import Candidate
+from atd.errors import DataNotFoundError
+from atd.evaluation.candidates import RunOptions, from_model
+from atd.evaluation.datasets import find_sets
 from atd.evaluation.protocol import Protocol
+from atd.evaluation.scoring import score_sets
 from atd.models import RestorationModel
-from atd.restoration.api import restore_tensor
+from atd.tasks import make_task
 from atd.training.recipes import Recipe
 
 
@@ -20,25 +20,19 @@ class Validation:
 
     def __init__(self, recipe: Recipe, model: RestorationModel, folder: Path, out: Path, say: Callable[[str], None]):
         gray = model.in_channels == 1
-        self.protocol = Protocol.published(
-            recipe.task, gray=gray, scale=model.scale, sigma=recipe.level, quality=int(recipe.level)
-        )
+        task = make_task(recipe.task, scale=model.scale, sigma=recipe.level, quality=int(recipe.level))
+        self.protocol = Protocol.published(task, gray=gray)
         self.samples = out / "samples"
         self.sets = []
         for name in recipe.validation:
             try:
-                self.sets += datasets.find_sets(folder, [name], recipe.task, gray=gray, scale=model.scale)[0]
-            except FileNotFoundError as error:
+                self.sets += find_sets(folder, [name], task, gray=gray)[0]
+            except DataNotFoundError as error:
                 say(f"no validation on {name}: {error}")
 
     def run(self, model: RestorationModel) -> dict[str, float]:
         """PSNR in dB of each set; the restored images replace those of the last time in `samples`."""
         if not self.sets:
             return {}
-
-        def restore(image: torch.Tensor) -> torch.Tensor:
-            return restore_tensor(model, image, dtype=torch.float32)
-
-        candidate = Candidate(model.name or model.architecture, restore, model.scale)
-        result = scoring.evaluate(candidate, self.protocol, self.sets, images=self.samples)
-        return {name: scores.mean.psnr for name, scores in result.sets.items()}
+        scores = score_sets(from_model(model, RunOptions()), self.protocol, self.sets, images=self.samples)
+        return {name: of_set.mean.psnr for name, of_set in scores.items()}

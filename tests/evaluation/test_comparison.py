@@ -9,8 +9,8 @@ from small_networks import small
 
 import atd
 from atd.cli import main
-from atd.evaluation.candidates import Settings
-from atd.evaluation.comparison import parse
+from atd.evaluation.candidates import RunOptions
+from atd.evaluation.comparison import parse_candidate
 
 
 def run(*arguments):
@@ -82,11 +82,11 @@ def test_model_against_baseline(network, photos, capsys):
 
 
 def test_settings_after_the_name():
-    defaults = Settings(weights="bundled", overlap=16)
-    name, settings = parse("atd_sr_x4,tile=256,self-ensemble=true,overlap=8", defaults)
+    defaults = RunOptions(weights="bundled", overlap=16)
+    name, settings = parse_candidate("atd_sr_x4,tile=256,self-ensemble=true,overlap=8", defaults)
     assert name == "atd_sr_x4"
-    assert settings == Settings(weights="bundled", tile=256, self_ensemble=True, overlap=8)
-    assert parse("x.pth", defaults) == ("x.pth", defaults)
+    assert settings == RunOptions(weights="bundled", tile=256, self_ensemble=True, overlap=8)
+    assert parse_candidate("x.pth", defaults) == ("x.pth", defaults)
     for text, message in (
         ("a,scale=2", "cannot read 'scale=2'"),
         ("a,tile", "cannot read 'tile'"),
@@ -95,7 +95,7 @@ def test_settings_after_the_name():
         ("a,tile=none", "tile must be a whole number"),
     ):
         with pytest.raises(ValueError, match=message):
-            parse(text, defaults)
+            parse_candidate(text, defaults)
 
 
 def test_unknown_precision_is_refused(network, photos, capsys):

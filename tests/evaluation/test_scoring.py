@@ -9,9 +9,12 @@ from small_networks import small
 
 import atd
 from atd.cli import main
-from atd.evaluation import cost, scoring
-from atd.evaluation.candidates import Settings, from_model, open_candidate
+from atd.evaluation import cost
+from atd.evaluation.candidates import RunOptions, from_model, open_candidate
+from atd.evaluation.planning import plan_evaluation
 from atd.evaluation.protocol import Protocol
+from atd.evaluation.scoring import score_sets
+from atd.tasks import make_task
 
 
 def run(*arguments):
@@ -154,10 +157,10 @@ def test_restoration_networks(photos, task, level, channels):
     """Noise stays unclipped and output unrounded for denoising; JPEG works on 8 bits."""
     model = small("ATDU", in_chans=channels)
     model.task = task
-    candidate = from_model(model, Settings())
-    protocol, sets, _ = scoring.prepare(candidate, photos, **level)
-    found = scoring.evaluate(candidate, protocol, sets).sets["photos"].images
-    assert protocol == Protocol(task=task, channel="gray" if channels == 1 else "rgb", **level)
+    candidate = from_model(model, RunOptions())
+    protocol, sets, _ = plan_evaluation(candidate, photos, **level)
+    found = score_sets(candidate, protocol, sets)["photos"].images
+    assert protocol == Protocol(make_task(task, **level), channel="gray" if channels == 1 else "rgb")
     for path in sorted(photos.iterdir()):
         clean = np.asarray(Image.open(path))
         if channels == 1:
@@ -201,9 +204,9 @@ def test_the_authors_test_commands_need_a_name_and_a_folder(name, tmp_path):
         path = tmp_path / "datasets" / folder.format(scale=scale) / "a.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (24, 24)).save(path)
-    protocol, found, missing = scoring.prepare(from_model(model, Settings()), tmp_path / "datasets")
-    crop = scale if scale > 1 else 0
-    assert protocol == Protocol(row.task.key, channel, scale, sigma, quality, crop, "edge")
+    protocol, found, missing = plan_evaluation(from_model(model, RunOptions()), tmp_path / "datasets")
+    task = make_task(model.task, scale=scale, sigma=sigma, quality=quality)
+    assert protocol == Protocol(task, channel, crop=scale if scale > 1 else 0, border="edge")
     assert [benchmark.name for benchmark in found] == list(sets.values())
     assert not missing
 
@@ -211,7 +214,7 @@ def test_the_authors_test_commands_need_a_name_and_a_folder(name, tmp_path):
 def test_the_level_of_the_registry_can_be_replaced(photos):
     model = small("ATDU", in_chans=1)
     model.task, model.name = "jpeg", "atd_u_gray_jpeg30"
-    assert scoring.prepare(from_model(model, Settings()), photos, quality=10)[0].quality == 10
+    assert plan_evaluation(from_model(model, RunOptions()), photos, quality=10)[0].quality == 10
 
 
 def test_identical_images(photos, tmp_path):
@@ -224,16 +227,16 @@ def test_identical_images(photos, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("bicubic",), "bicubic enlarges images and cannot restore them: give --scale"),
+        (("bicubic",), "bicubic enlarges images and cannot restore them: give a scale"),
         (("identity",), "the task of identity is not known"),
         (("identity", "--scale", "2"), "identity changes no size"),
         (("identity", "--sigma", "25", "--quality", "10"), "not both"),
         (("atd_sr_x5",), "There is no model named 'atd_sr_x5'"),
-        (("NETWORK", "--scale", "4"), "enlarges 2 times, but --scale 4"),
+        (("NETWORK", "--scale", "4"), "enlarges 2 times, but scale 4 was asked for"),
         (("NETWORK", "--sigma", "15"), "is a network for task 'sr' and cannot be measured on 'denoise'"),
         (("NETWORK", "--channel", "gray"), "takes 3 channels and cannot be measured on 'gray'"),
         (("NETWORK", "--sets", "Set5"), "no set 'Set5'"),
-        (("NETWORK", "--report"), "give --out"),
+        (("NETWORK", "--report"), "give output"),
         (("bicubic", "--scale", "2", "--crop", "40"), "cannot crop 40 pixels"),
     ],
 )
@@ -264,7 +267,7 @@ def test_gray_and_colour_sets_are_not_mixed(tmp_path, capsys):
 
 
 def test_lanczos_is_pillows(photos, tmp_path):
-    found = open_candidate("lanczos", Settings(), 3)
+    found = open_candidate("lanczos", RunOptions(), 3)
     pixels = np.array(Image.open(photos / "0.png"))
     output = found.run(torch.from_numpy(pixels).float().div(255).movedim(-1, 0)).movedim(0, -1).clamp(0, 1) * 255
     size = (pixels.shape[1] * 3, pixels.shape[0] * 3)
