@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from atd import loading, registry
-from atd.evaluation.tables import table
+from atd.evaluation.formatting import markdown_table
 from atd.registry import ModelInfo
 from atd.training import recipes
 from atd.training import state as training_state
@@ -75,7 +75,7 @@ def card(info: ModelInfo, training: str) -> str:
             for name, entry in run["sets"].items()
         ]
         head = ["set", "images", "PSNR (dB)", "SSIM"]
-        lines += [f"Measured by `{score_tables.command(info, run)}`:", "", table([head, *scores]), ""]
+        lines += [f"Measured by `{score_tables.command(info, run)}`:", "", markdown_table([head, *scores]), ""]
     return "\n".join([*lines, _TERMS, ""])
 
 

@@ -1,47 +1,59 @@
-"""The README's table of networks, built from the registry and from the measurements of the bundled weights.
+"""The tables of networks in docs/networks.md and README.md: published scores, and those of the bundled weights.
 
-`python -m tools.score_tables README.md` rewrites the table between its markers;
-`python -m tools.score_tables --record DIR` keeps the scores that
-`atd evaluate NAME --weights bundled --out DIR` found, as `atd/bundled/NAME.json`.
+``python -m tools.score_tables`` rewrites both between their markers.
+``python -m tools.score_tables --record DIR`` first keeps the scores that
+``atd evaluate NAME --weights bundled --data DATA --output DIR`` has left, as atd/bundled/NAME.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from atd import registry
-from atd.evaluation.candidates import Settings
+from atd.errors import InputError
+from atd.evaluation.candidates import RunOptions
 from atd.evaluation.datasets import PUBLISHED_COUNTS, default_sets
-from atd.evaluation.scoring import Score
-from atd.evaluation.tables import show, table
+from atd.evaluation.formatting import format_psnr, format_score, markdown_table
 from atd.registry import ModelInfo
+from atd.system import atomic_write
+from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task
 
-BEGIN, END = "<!-- zoo -->", "<!-- /zoo -->"
+ROOT = Path(__file__).parents[1]
+NETWORKS_PAGE = ROOT / "docs" / "networks.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- networks -->", "<!-- /networks -->"
+"""Around the tables of either file."""
 
-
-_SETS = default_sets("sr", gray=False)
+_AUTHORS_NOTE = (
+    "The authors' code and weights: [CVL-UESTC/Adaptive-Token-Dictionary]"
+    "(https://github.com/CVL-UESTC/Adaptive-Token-Dictionary), formerly LabShuHangGU/Adaptive-Token-Dictionary."
+)
 _BUNDLED = '`weights="bundled"`'
+_CVPR_NOTE = (
+    "Two sets of scores are in print for the networks of CVPR 2024. Those above are the authors' of March 2024 (the "
+    "table of their README). Papers since then mostly quote the ones of January 2024: ATD ×2 "
+    "38.61/34.95/32.65/34.70/40.37 dB and ×4 33.10/29.24/28.01/28.17/32.62 dB, ATD-light ×2 "
+    "38.28/34.11/32.39/33.27/39.51 dB and ×4 32.62/28.87/27.77/26.97/31.47 dB, in the order of the columns."
+)
 
 
-def markdown() -> str:
-    """The tables and their footnotes, without the markers."""
+def full_tables() -> str:
+    """Every network with every score, a table for each task, and the footnotes."""
     infos = [registry.get(name) for name in registry.list_models()]
     papers = list(dict.fromkeys(info.paper for info in infos))
-    enlarging = [row for info in infos if info.scale > 1 for row in _enlarging_rows(info, papers)]
-    restoring = [row for info in infos if info.scale == 1 for row in _restoring_rows(info, papers)]
-    footnotes = [f"[{index}] {paper}; scores marked published are its own." for index, paper in enumerate(papers, 1)]
-    commands = [f"- `{command(info, run)}`" for info in infos for run in measured_runs(info)]
-    parts = [
-        "Super-resolution, PSNR (dB) / SSIM on Y, means over the images:",
-        table([["model", "parameters", "weights", "scores", *_SETS], *enlarging]),
-        "Restoration, PSNR (dB) / SSIM on RGB or gray, means over the images:",
-        table([["model", "trained for", "images", "parameters", "weights", "scores"], *restoring]),
-        "  \n".join(footnotes),
-    ]
-    if commands:
+    parts: list[str] = []
+    for _, group in itertools.groupby(sorted(infos, key=_table_order), _table_order):
+        rows = list(group)
+        parts += [_title(rows[0]), _score_table(rows, papers)]
+    parts.append("  \n".join(f"{_footnote(papers, paper)} {_linked(paper)}." for paper in papers))
+    parts += [_CVPR_NOTE, _AUTHORS_NOTE]
+    if commands := [f"- `{command(info, run)}`" for info in infos for run in measured_runs(info)]:
         parts += [
             "Scores marked measured are this project's, of the small weights in the package, in float32 and untiled "
             "(`DATA`: the folder of the test sets):",
@@ -50,50 +62,120 @@ def markdown() -> str:
     return "\n\n".join(parts)
 
 
-def _enlarging_rows(info: ModelInfo, papers: list[str]) -> list[list[str]]:
-    """One row for the official weights, and one for the bundled ones where they have been measured."""
-    head = [f"`{info.name}`", _parameters(info)]
-    rows = [[*head, "official", _cited(info, papers), *_cells(info.scores)]]
-    for run in measured_runs(info):
-        scores = {name: (entry["psnr"], entry["ssim"]) for name, entry in run["sets"].items()}
-        rows.append([*head, _BUNDLED, "measured", *_cells(scores)])
-    return rows
+def short_table() -> str:
+    """A line for each family: its networks, and PSNR on the first set of its task."""
+    rows = [["networks", "for", "parameters", "weights", "PSNR (dB)"]]
+    infos = [registry.get(name) for name in registry.list_models()]
+    for family, group in itertools.groupby(infos, lambda info: re.sub(r"\d+$", "", info.name)):
+        members = list(group)
+        first, others = members[0], members[1:]
+        suffixes = [f"`…{info.name[len(family.rpartition('_')[0]) :]}`" for info in others]
+        head = [" ".join([f"`{first.name}`", *suffixes]), _purpose(members), f"{first.parameters / 1e6:.2g} M"]
+        published = [(info.task, info.scores) for info in members if info.scores]
+        measured = [(_measured_task(info, run), _scores(run)) for info in members for run in measured_runs(info)]
+        if any(_is_official(info) for info in members):
+            rows.append([*head, "official", _first_set(published, "published")])
+        if measured:
+            rows.append([*head, "bundled", _first_set(measured, "measured")])
+    return markdown_table(rows)
 
 
-def _restoring_rows(info: ModelInfo, papers: list[str]) -> list[list[str]]:
-    level = {"denoise": info.sigma, "jpeg": info.quality}[info.task.key]
-    trained_for = {"denoise": "noise, σ", "jpeg": "JPEG, quality"}[
-        info.task.key
-    ] + f" {'any' if level is None else level}"
-    head = [f"`{info.name}`", trained_for, "gray" if info.in_channels == 1 else "RGB", _parameters(info)]
-    rows = []
-    if info.sources.hub or info.sources.drive:
-        rows.append([*head, "official", _cited(info, papers)])
-    for run in measured_runs(info):
-        at = f"σ {run['sigma']}" if info.task.key == "denoise" else f"quality {run['quality']}"
-        scores = ", ".join(f"{name} {_cell(entry['psnr'], entry['ssim'])}" for name, entry in run["sets"].items())
-        rows.append([*head, _BUNDLED, f"measured at {at}: {scores}"])
-    return rows
+def _table_order(info: ModelInfo) -> tuple[int, bool]:
+    """Networks of one task and kind of images share a table."""
+    return (SuperResolution, Denoising, JpegArtefacts).index(type(info.task)), info.in_channels == 1
 
 
-def _parameters(info: ModelInfo) -> str:
-    return f"{info.parameters / 1e6:.3f} M"
+def _title(info: ModelInfo) -> str:
+    task = {
+        SuperResolution: "Super-resolution",
+        Denoising: "Denoising",
+        JpegArtefacts: "Removing JPEG artefacts",
+    }[type(info.task)]
+    if isinstance(info.task, SuperResolution):
+        return f"**{task}**, PSNR (dB) / SSIM on Y, means over the images:"
+    images = "gray" if info.in_channels == 1 else "RGB"
+    published = " (the papers give no SSIM)" if isinstance(info.task, Denoising) else ""
+    return f"**{task}, {images} images**, PSNR (dB) / SSIM{published}, means over the images:"
 
 
-def _cited(info: ModelInfo, papers: list[str]) -> str:
-    return f"{'published' if info.scores else 'see'} [{papers.index(info.paper) + 1}]"
+def _score_table(infos: Sequence[ModelInfo], papers: Sequence[str]) -> str:
+    """A row for the official weights of a network, and one for each time the bundled ones were measured."""
+    sets = default_sets(infos[0].task, gray=infos[0].in_channels == 1)
+    rows = [["model", "for", "parameters", "weights", "scores", *sets]]
+    for info in infos:
+        parameters = f"{info.parameters / 1e6:.3f} M"
+        if _is_official(info):
+            source = f"published {_footnote(papers, info.paper)}" if info.scores else "none published"
+            cells = _cells(info.scores, sets)
+            rows.append([f"`{info.name}`", _strength(info.task), parameters, "official", source, *cells])
+        for run in measured_runs(info):
+            strength = _strength(_measured_task(info, run))
+            rows.append([f"`{info.name}`", strength, parameters, _BUNDLED, "measured", *_cells(_scores(run), sets)])
+    return markdown_table(rows)
 
 
-def _cells(scores: dict[str, tuple[float, float | None]]) -> list[str]:
-    return [_cell(*scores[name]) if name in scores else "–" for name in _SETS]
+def _is_official(info: ModelInfo) -> bool:
+    return bool(info.sources.hub or info.sources.drive)
 
 
-def _cell(psnr: float, ssim: float | None) -> str:
-    return f"{psnr:.2f}" if ssim is None else show(Score(psnr, ssim))
+def _strength(task: Task) -> str:
+    if isinstance(task, SuperResolution):
+        return _level(task)
+    return f"σ {_level(task)}" if isinstance(task, Denoising) else f"quality {_level(task)}"
+
+
+def _level(task: Task) -> str:
+    if isinstance(task, SuperResolution):
+        return f"×{task.scale}"
+    return "any" if task.level is None else f"{task.level:g}"
+
+
+def _purpose(members: Sequence[ModelInfo]) -> str:
+    task, levels = members[0].task, ", ".join(_level(info.task) for info in members)
+    if isinstance(task, SuperResolution):
+        return f"super-resolution {levels}"
+    fault = "noise, σ" if isinstance(task, Denoising) else "JPEG, quality"
+    return f"{fault} {levels}; {'gray' if members[0].in_channels == 1 else 'RGB'}"
+
+
+def _measured_task(info: ModelInfo, run: dict[str, Any]) -> Task:
+    """What the bundled weights were measured on: the level of the run where they are for any."""
+    if isinstance(info.task, Denoising):
+        return Denoising(run["sigma"])
+    return JpegArtefacts(run["quality"]) if isinstance(info.task, JpegArtefacts) else info.task
+
+
+Scores = dict[str, tuple[float, float | None]]
+
+
+def _scores(run: dict[str, Any]) -> Scores:
+    return {name: (entry["psnr"], entry["ssim"]) for name, entry in run["sets"].items()}
+
+
+def _first_set(scored: Iterable[tuple[Task, Scores]], source: str) -> str:
+    """PSNR on the first set that the rows have scores for, at each scale or level."""
+    by_set: dict[str, list[str]] = {}
+    for task, scores in scored:
+        for name, (psnr, _) in list(scores.items())[:1]:
+            by_set.setdefault(name, []).append(f"{format_psnr(psnr)} ({_level(task)})")
+    return "; ".join(f"{name} {', '.join(cells)}, {source}" for name, cells in by_set.items()) or "none published"
+
+
+def _cells(scores: Scores, sets: Iterable[str]) -> list[str]:
+    return [format_score(*scores[name]) if name in scores else "–" for name in sets]
+
+
+def _footnote(papers: Sequence[str], paper: str) -> str:
+    return f"[{papers.index(paper) + 1}]"
+
+
+def _linked(paper: str) -> str:
+    """A citation whose arXiv number is a link."""
+    return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", paper)
 
 
 def measured_runs(info: ModelInfo) -> list[dict[str, Any]]:
-    """What was measured of the bundled weights: runs of {sigma, quality, sets} as in results.json."""
+    """The scores of the bundled weights, as `record` has kept them: runs of {sigma, quality, sets}."""
     path = _measured_path(info)
     return json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else []
 
@@ -117,19 +199,23 @@ def record(folder: Path) -> Path:
     Sets that are not complete are left out: their means are not comparable with anybody's.
 
     Raises:
-        ValueError: the results are not those of the command that the table cites.
+        InputError: the results are not those of the command that the tables cite.
     """
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     info = registry.get(results["model"])
-    usual, options = Settings(), results["options"]
+    usual, options = RunOptions(), results["options"]
     expected = {"tile": usual.tile, "self_ensemble": usual.self_ensemble, "dtype": usual.dtype, "border": "edge"}
-    expected |= {"channel": "y", "crop": info.scale} if info.scale > 1 else {"crop": 0}
+    expected |= {"channel": "y", "crop": info.scale} if isinstance(info.task, SuperResolution) else {"crop": 0}
     different = [key for key, value in expected.items() if options[key] != value]
     if json.loads((folder / "cost.json").read_text(encoding="utf-8"))["tiled_images"]:
         different.append("tiled_images")
-    if results["weights"] != "bundled" or different:
-        what = ", ".join(different) or f"weights {results['weights']!r}"
-        raise ValueError(f"{folder} was not made by `atd evaluate NAME --weights bundled` and its defaults: see {what}")
+    if results["weights"] != "bundled":
+        different.append(f"weights {results['weights']!r}")
+    if different:
+        raise InputError(
+            f"{folder} was not made by `atd evaluate NAME --weights bundled` and its defaults: "
+            f"see {', '.join(different)}"
+        )
     whole = {name: entry for name, entry in results["sets"].items() if PUBLISHED_COUNTS.get(name) == entry["count"]}
     run = {"sigma": results["sigma"], "quality": results["quality"], "sets": whole}
 
@@ -138,29 +224,41 @@ def record(folder: Path) -> Path:
 
     runs = [run, *(other for other in measured_runs(info) if level(other) != level(run))]
     path = _measured_path(info)
-    path.write_text(json.dumps({"runs": sorted(runs, key=level)}, indent=1) + "\n", encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps({"runs": sorted(runs, key=level)}, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def between_markers(text: str) -> tuple[int, int]:
-    """Where the table begins and ends in a README; ValueError when it has no markers."""
+def between_markers(path: Path) -> tuple[str, str, str]:
+    """The text of a page before, between and after its markers.
+
+    Raises:
+        InputError: the page has no markers.
+    """
+    text = path.read_text(encoding="utf-8")
     begin, end = text.find(BEGIN), text.find(END)
     if not 0 <= begin < end:
-        raise ValueError(f"the README has no place for the table: put {BEGIN} and {END} around it")
-    return begin + len(BEGIN), end
+        raise InputError(f"{path} has no place for the table: put {BEGIN} and {END} around it")
+    begin += len(BEGIN)
+    return text[:begin], text[begin:end], text[end:]
+
+
+def rewrite(path: Path, table: str) -> None:
+    """Put `table` between the markers of a page."""
+    before, _, after = between_markers(path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(f"{before}\n{table}\n{after}", encoding="utf-8")
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.score_tables", description=__doc__)
-    parser.add_argument("readme", type=Path, nargs="?", help="README whose table is rewritten")
-    parser.add_argument("--record", type=Path, metavar="DIR", help="output folder of atd evaluate")
+    parser.add_argument("--record", type=Path, metavar="DIR", help="output folder of atd evaluate, kept first")
     args = parser.parse_args()
     if args.record:
         print(record(args.record))
-    if args.readme:
-        text = args.readme.read_text(encoding="utf-8")
-        begin, end = between_markers(text)
-        args.readme.write_text(f"{text[:begin]}\n{markdown()}\n{text[end:]}", encoding="utf-8")
+    rewrite(NETWORKS_PAGE, full_tables())
+    rewrite(README, short_table())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,37 +8,76 @@ import pytest
 import atd
 from atd import registry
 from atd.cli import build_parser
-from atd.evaluation import scoring
-from atd.evaluation.candidates import BASELINES, Settings, open_candidate
+from atd.errors import InputError
+from atd.evaluation.candidates import BASELINES, RunOptions, open_candidate
+from atd.evaluation.datasets import default_sets
+from atd.evaluation.planning import plan_evaluation
+from atd.evaluation.scoring import score_sets
 from atd.training import recipes
 from tools import score_tables
 
-README = Path(__file__).parents[2] / "README.md"
+INFOS = [registry.get(name) for name in atd.list_models()]
 
 
-def test_readme_table_is_the_registrys():
-    text = README.read_text(encoding="utf-8")
-    begin, end = score_tables.between_markers(text)
-    assert text[begin:end].strip() == score_tables.markdown(), "run `python -m tools.score_tables README.md`"
+@pytest.mark.parametrize(
+    ("page", "table"),
+    [(score_tables.NETWORKS_PAGE, score_tables.full_tables), (score_tables.README, score_tables.short_table)],
+    ids=["docs", "readme"],
+)
+def test_pages_hold_the_registrys_table(page, table):
+    _, between, _ = score_tables.between_markers(page)
+    assert between.strip() == table(), "run `python -m tools.score_tables`"
+
+
+def test_the_readmes_table_is_short_and_names_every_family():
+    lines = score_tables.short_table().splitlines()
+    assert len(lines) <= 15
+    for info in INFOS:
+        family = re.sub(r"\d+$", "", info.name)
+        assert any(line.startswith(f"| `{family}") for line in lines), info.name
+    assert any("| bundled |" in line for line in lines)
+
+
+def rows(text, name):
+    return [line for line in text.splitlines() if line.startswith(f"| `{name}` ")]
 
 
 def test_table_holds_every_network_and_every_published_score():
-    text = score_tables.markdown()
-    for name in atd.list_models():
-        info = registry.get(name)
-        lines = [line for line in text.splitlines() if line.startswith(f"| `{name}` ") and "official" in line]
-        assert len(lines) == bool(info.sources.drive or info.sources.hub), name
-        for psnr, ssim in info.scores.values() if info.scale > 1 else ():
-            assert f" {psnr:.2f} / {ssim:.4f} |" in lines[0]
-            assert "published" in lines[0]
+    text = score_tables.full_tables()
+    for info in INFOS:
+        lines = [line for line in rows(text, info.name) if "| official |" in line]
+        assert len(lines) == bool(info.sources.drive or info.sources.hub), info.name
+        for psnr, ssim in info.scores.values():
+            cell = f"{psnr:.2f}" if ssim is None else f"{psnr:.2f} / {ssim:.4f}"
+            assert f" {cell} |" in lines[0], info.name
+            assert "| published [" in lines[0]
+
+
+def test_published_scores_are_of_the_papers_sets():
+    """A set whose name the protocol does not know would have no column, and its score would vanish."""
+    for info in INFOS:
+        if info.sources.drive:
+            assert tuple(info.scores) == default_sets(info.task, gray=info.in_channels == 1), info.name
+
+
+def test_a_few_published_scores_as_the_papers_print_them():
+    """Read off the tables of arXiv 2603.02581 by hand."""
+    text = score_tables.full_tables()
+    for name, cells in {
+        "atd_sr_x4": "33.19 / 0.9068 | 29.30 / 0.7986 | 28.04 / 0.7530 | 28.24 / 0.8420 | 32.71 / 0.9311",
+        "atd_light_sr_x2": "38.33 / 0.9618 | 34.11 / 0.9224 | 32.40 / 0.9025 | 33.36 / 0.9387 | 39.54 / 0.9788",
+        "atd_u_color_dn25": "31.85 | 33.12 | 33.47 | 33.28",
+        "atd_u_gray_dn50": "28.10 | 26.65 | 28.80",
+        "atd_u_gray_jpeg10": "30.34 / 0.8264 | 29.91 / 0.8304 | 30.88 / 0.8882",
+    }.items():
+        assert rows(text, name)[0].endswith(f"| {cells} |")
 
 
 def test_measured_scores_name_a_command_that_can_be_run():
     """Every cited command parses, and names the sets and the level of what it measured."""
-    text = score_tables.markdown()
-    infos = [registry.get(name) for name in atd.list_models()]
-    runs = [(info, run) for info in infos for run in score_tables.measured_runs(info)]
-    assert text.count("measured at ") + text.count("| measured |") == len(runs)
+    text = score_tables.full_tables()
+    runs = [(info, run) for info in INFOS for run in score_tables.measured_runs(info)]
+    assert text.count("| measured |") == len(runs)
     for info, run in runs:
         assert info.bundled, "scores are measured of weights in the package"
         command = score_tables.command(info, run)
@@ -52,7 +90,7 @@ def test_measured_scores_name_a_command_that_can_be_run():
 @pytest.mark.parametrize("name", [name for name in atd.list_models() if registry.get(name).bundled])
 def test_measured_scores_are_those_of_the_weights(name, data):
     """For every run, one image measured again; and the means are those of the images."""
-    candidate = open_candidate(name, Settings(weights="bundled"))
+    candidate = open_candidate(name, RunOptions(weights="bundled"))
     runs = score_tables.measured_runs(registry.get(name))
     assert runs, f"measure {name} and keep it with `python -m tools.score_tables --record`"
     for run in runs:
@@ -62,11 +100,10 @@ def test_measured_scores_are_those_of_the_weights(name, data):
             assert means == pytest.approx([entry["psnr"], entry["ssim"]])
         set_name = next(iter(run["sets"]))
         levels = {level: run[level] for level in ("sigma", "quality")}
-        protocol, (benchmark,), _ = scoring.prepare(candidate, data, [set_name], **levels)
+        protocol, (benchmark,), _ = plan_evaluation(candidate, data, [set_name], **levels)
         pair = min(benchmark.pairs, key=lambda pair: pair.reference.stat().st_size)
-        # Without its model attribute a candidate runs as before, and its multiply-adds are not counted.
-        scored = scoring.evaluate(replace(candidate, model=None), protocol, [replace(benchmark, pairs=(pair,))])
-        found = scored.sets[set_name].mean
+        scores = score_sets(candidate, protocol, [replace(benchmark, pairs=(pair,))])
+        found = scores[set_name].mean
         stored = run["sets"][set_name]["images"][pair.name]
         assert found.psnr == pytest.approx(stored["psnr"], abs=0.01)
         assert found.ssim == pytest.approx(stored["ssim"], abs=0.0005)
@@ -96,9 +133,10 @@ def test_recording_keeps_whole_sets_only(tmp_path, elsewhere):
     assert score_tables.record(write(tmp_path, results())) == tmp_path / "atd_light_sr_x4.json"
     (run,) = score_tables.measured_runs(registry.get("atd_light_sr_x4"))
     assert list(run["sets"]) == ["Set5"]
-    row = '| `atd_light_sr_x4` | 0.777 M | `weights="bundled"` | measured | 30.00 / 0.9000 | – | – | – | – |'
-    assert row in score_tables.markdown()
-    assert "- `atd evaluate atd_light_sr_x4 --weights bundled --data DATA --sets Set5`" in score_tables.markdown()
+    row = '| `atd_light_sr_x4` | ×4 | 0.777 M | `weights="bundled"` | measured | 30.00 / 0.9000 | – | – | – | – |'
+    text = score_tables.full_tables()
+    assert row in text
+    assert "- `atd evaluate atd_light_sr_x4 --weights bundled --data DATA --sets Set5`" in text
 
 
 def test_recording_keeps_a_run_for_every_level(tmp_path, elsewhere):
@@ -109,8 +147,9 @@ def test_recording_keeps_a_run_for_every_level(tmp_path, elsewhere):
         score_tables.record(write(tmp_path, written))
     runs = score_tables.measured_runs(registry.get("atd_u_tiny_color_dn"))
     assert [(run["sigma"], run["sets"]["McMaster"]["psnr"]) for run in runs] == [(25, 25.0), (50, 21.0)]
-    assert "measured at σ 50: McMaster 21.00 / 0.5000 |" in score_tables.markdown()
-    assert "--sets McMaster --sigma 50`" in score_tables.markdown()
+    text = score_tables.full_tables()
+    assert '| σ 50 | 1.015 M | `weights="bundled"` | measured | – | – | 21.00 / 0.5000 | – |' in text
+    assert "--sets McMaster --sigma 50`" in text
 
 
 @pytest.mark.parametrize(
@@ -130,14 +169,24 @@ def test_recording_refuses_tiled_images(tmp_path):
         score_tables.record(write(tmp_path, results(), tiled=1))
 
 
-def test_readme_without_markers():
-    with pytest.raises(ValueError, match="put <!-- zoo --> and <!-- /zoo -->"):
-        score_tables.between_markers("# atd\n<!-- /zoo --><!-- zoo -->")
+def test_a_page_without_markers(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# atd\n<!-- /networks --><!-- networks -->")
+    with pytest.raises(InputError, match=r"page\.md has no place .* put <!-- networks --> and <!-- /networks -->"):
+        score_tables.rewrite(page, "| a |")
 
 
-def test_commands_in_the_readme_name_what_exists():
+def test_only_the_table_of_a_page_is_rewritten(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- networks -->\nold\n<!-- /networks -->\nafter\n")
+    score_tables.rewrite(page, "| new |")
+    assert page.read_text() == "before\n<!-- networks -->\n| new |\n<!-- /networks -->\nafter\n"
+
+
+def test_commands_in_the_documentation_name_what_exists():
     """The 16 test commands and 17 trainings of the authors have their counterparts, and no command names a ghost."""
-    text = README.read_text(encoding="utf-8")
+    pages = [score_tables.README, *sorted(score_tables.NETWORKS_PAGE.parent.rglob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
 
     def named(command):
         words = re.findall(rf"atd {command} ([\w.-]+)", text)
