@@ -2,7 +2,7 @@
 
 ``RUN`` is the output folder of ``atd train``. The weights become ``atd/bundled/NAME.safetensors`` (float16), and
 ``NAME.md`` beside them the card: data, training, scores and terms. Scores are those that
-``atd evaluate NAME --weights bundled --data DATA --out DIR`` and
+``atd evaluate NAME --weights bundled --data DATA --output DIR`` and
 ``python -m tools.score_tables --record DIR`` have left; run this once more after them.
 """
 
@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from atd import loading, registry
-from atd.evaluation.formatting import markdown_table
+from atd.errors import InputError
+from atd.evaluation.formatting import markdown_table, write_text
 from atd.registry import ModelInfo
 from atd.training import recipes
 from atd.training import state as training_state
@@ -44,7 +45,7 @@ def bundle(run: Path, processor: str) -> Path:
     model = loading.load(run / "model")
     checkpoint, _ = training_state.load_latest(run / "checkpoints")
     if checkpoint is None:
-        raise ValueError(f"{run / 'checkpoints'} holds no checkpoint; expected the output folder of `atd train`.")
+        raise InputError(f"{run / 'checkpoints'} holds no checkpoint; expected the output folder of `atd train`.")
     path = info.bundled_path
     before = load_file(path) if path.is_file() else {}
     write_bundled(model, path)
@@ -53,7 +54,7 @@ def bundle(run: Path, processor: str) -> Path:
     if after.keys() != before.keys() or any(not torch.equal(after[name], before[name]) for name in after):
         path.with_suffix(".json").unlink(missing_ok=True)
     training = _training(recipe, checkpoint.state["iteration"], checkpoint.state["minutes"], processor)
-    path.with_suffix(".md").write_text(card(info, training), encoding="utf-8")
+    write_text(path.with_suffix(".md"), card(info, training))
     return path
 
 
@@ -99,6 +100,7 @@ def _training(recipe: Recipe, iterations: int, minutes: float, processor: str) -
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN", help="output folder of atd train")
     parser.add_argument("--processor", default="one core of a CPU", help="what the training ran on, for the card")

@@ -19,9 +19,8 @@ from atd import registry
 from atd.errors import InputError
 from atd.evaluation.candidates import RunOptions
 from atd.evaluation.datasets import PUBLISHED_COUNTS, default_sets
-from atd.evaluation.formatting import format_psnr, format_score, markdown_table
+from atd.evaluation.formatting import format_psnr, format_score, markdown_table, write_json, write_text
 from atd.registry import ModelInfo
-from atd.system import atomic_write
 from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task
 
 ROOT = Path(__file__).parents[1]
@@ -224,8 +223,7 @@ def record(folder: Path) -> Path:
 
     runs = [run, *(other for other in measured_runs(info) if level(other) != level(run))]
     path = _measured_path(info)
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps({"runs": sorted(runs, key=level)}, indent=1) + "\n", encoding="utf-8")
+    write_json(path, {"runs": sorted(runs, key=level)})
     return path
 
 
@@ -246,8 +244,7 @@ def between_markers(path: Path) -> tuple[str, str, str]:
 def rewrite(path: Path, table: str) -> None:
     """Put `table` between the markers of a page."""
     before, _, after = between_markers(path)
-    with atomic_write(path) as temporary:
-        temporary.write_text(f"{before}\n{table}\n{after}", encoding="utf-8")
+    write_text(path, f"{before}\n{table}\n{after}")
 
 
 def main() -> None:

@@ -27,33 +27,23 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from atd.errors import InputError
-    from atd.evaluation import report
-    from atd.evaluation.api import image_callback, log_missing
+    from atd.evaluation import compare
     from atd.evaluation.candidates import RunOptions, open_candidate
-    from atd.evaluation.comparison import compare_candidates, parse_candidate
-    from atd.evaluation.formatting import describe_protocol
-    from atd.evaluation.planning import plan_evaluation
+    from atd.evaluation.comparison import parse_candidate
 
-    if args.report and args.out is None:
-        raise InputError("--report writes a page into the folder of --out: give --out DIR")
     defaults = RunOptions(**evaluate.run_arguments(args))
     a, b = (open_candidate(*parse_candidate(text, defaults), args.scale) for text in (args.a, args.b))
-    measured = evaluate.protocol_options(args)
-    plan, other = (plan_evaluation(candidate, args.data, args.sets, **measured) for candidate in (a, b))
-    if plan.protocol != other.protocol:
-        raise InputError(
-            f"A and B are measured differently: {describe_protocol(plan.protocol)} against "
-            f"{describe_protocol(other.protocol)}"
-        )
-    log_missing(plan.missing, args.data)
-    images = None if args.out is None else args.out / "images"
-    with image_callback(True, plan.sets) as on_image:
-        comparison = compare_candidates(a, b, plan.protocol, plan.sets, images=images, on_image=on_image)
+    comparison = compare(
+        a,
+        b,
+        args.data,
+        sets=args.sets,
+        **evaluate.protocol_options(args),
+        output=args.out,
+        report=args.report,
+        progress=True,
+    )
     print(comparison, end="")
     if args.out is not None:
-        comparison.write(args.out)
-        if args.report:
-            report.write_comparison(comparison, args.out)
         print(f"\nwritten to {args.out}", file=sys.stderr)
     return 0

@@ -1,4 +1,4 @@
-"""`atd.evaluate`: the scores of a network in one call."""
+"""The scores of a network in one call, `atd.evaluate`, and those of two beside each other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from torch import nn
 
 from atd.degrade import Border
 from atd.errors import InputError
-from atd.evaluation import report as html_report
-from atd.evaluation.candidates import RunOptions, open_candidate
+from atd.evaluation.candidates import Candidate, RunOptions, open_candidate
+from atd.evaluation.comparison import Comparison, compare_candidates
 from atd.evaluation.datasets import BenchmarkSet
+from atd.evaluation.formatting import describe_protocol
 from atd.evaluation.planning import plan_evaluation
+from atd.evaluation.report import write_comparison, write_evaluation
 from atd.evaluation.results import Evaluation
 from atd.evaluation.scoring import ScoredImage, evaluate_candidate
 from atd.metrics import Channel
@@ -108,9 +110,7 @@ def evaluate(
     Example:
         >>> print(atd.evaluate("atd_light_sr_x4", "datasets", sets=["Set5"], weights="bundled"))
     """
-    folder = None if output is None else Path(output)
-    if report and folder is None:
-        raise InputError("the report is a page in the folder of the results: give output (--output)")
+    folder = _checked_output(output, report)
     if report and not images:
         raise InputError("the report shows the restored images, which are not to be saved: leave one of the two out")
     options = RunOptions(weights, tile, overlap, self_ensemble, str(dtype).removeprefix("torch."), device, backend)
@@ -118,18 +118,76 @@ def evaluate(
     plan = plan_evaluation(
         candidate, Path(data), sets, sigma=sigma, quality=quality, channel=channel, crop=crop, border=border
     )
-    log_missing(plan.missing, data)
+    _log_missing(plan.missing, data)
     saved = folder / "images" if folder is not None and images else None
     with image_callback(progress, plan.sets) as on_image:
         evaluation = evaluate_candidate(candidate, plan.protocol, plan.sets, images=saved, on_image=on_image)
     if folder is not None:
         evaluation.write(folder)
         if report:
-            html_report.write_evaluation(evaluation, folder)
+            write_evaluation(evaluation, folder)
     return evaluation
 
 
-def log_missing(names: Sequence[str], data: str | Path) -> None:
+def compare(
+    a: Candidate,
+    b: Candidate,
+    data: str | Path,
+    *,
+    sets: Sequence[str] | None = None,
+    sigma: float | None = None,
+    quality: int | None = None,
+    channel: Channel | None = None,
+    crop: int | None = None,
+    border: Border = "edge",
+    output: str | Path | None = None,
+    report: bool = False,
+    progress: Progress = False,
+) -> Comparison:
+    """Two networks, weights files or ways to run one, on the same images.
+
+    Args:
+        a: one side (see `atd.evaluation.candidates.open_candidate`).
+        b: the other side.
+        data, sets, sigma, quality, channel, crop, border, progress: as in `evaluate`.
+        output: folder for comparison.json, comparison.csv, comparison.md and the restored images of both sides; None
+            writes nothing.
+        report: whether report.html, a self-contained page of the largest differences, is among them.
+
+    Raises:
+        InputError: the two are not measured by the same rules; and what `evaluate` raises.
+        DataNotFoundError: `data` or one of `sets` is not there.
+    """
+    folder = _checked_output(output, report)
+    plan, other = (
+        plan_evaluation(
+            candidate, Path(data), sets, sigma=sigma, quality=quality, channel=channel, crop=crop, border=border
+        )
+        for candidate in (a, b)
+    )
+    if plan.protocol != other.protocol:
+        raise InputError(
+            f"A and B are measured differently: {describe_protocol(plan.protocol)} against "
+            f"{describe_protocol(other.protocol)}"
+        )
+    _log_missing(plan.missing, data)
+    images = None if folder is None else folder / "images"
+    with image_callback(progress, plan.sets) as on_image:
+        comparison = compare_candidates(a, b, plan.protocol, plan.sets, images=images, on_image=on_image)
+    if folder is not None:
+        comparison.write(folder)
+        if report:
+            write_comparison(comparison, folder)
+    return comparison
+
+
+def _checked_output(output: str | Path | None, report: bool) -> Path | None:
+    if report and output is None:
+        raise InputError("the report is a page in the folder of the results: give output (--output)")
+    return None if output is None else Path(output)
+
+
+def _log_missing(names: Sequence[str], data: str | Path) -> None:
     """Say which of the papers' sets are left out because they are not there."""
     if names:
         logger.warning("not in %s, left out: %s", data, ", ".join(names))

@@ -56,7 +56,7 @@ class SetComparison:
     """The images of one set, by the file names of their references."""
 
     benchmark: BenchmarkSet
-    images: dict[str, ImageComparison] = field(default_factory=dict)
+    images: dict[str, ImageComparison] = field(default_factory=dict[str, ImageComparison])
 
     @property
     def means(self) -> tuple[Score, Score]:

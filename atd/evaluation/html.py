@@ -52,7 +52,7 @@ def bullet_list(items: Sequence[str]) -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """The first row is the header."""
-    lines = []
+    lines: list[str] = []
     for index, row in enumerate(rows):
         tag = "td" if index else "th"
         lines.append(f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>")
@@ -66,7 +66,7 @@ def folded(summary: str, content: str) -> str:
 
 def figure_row(panels: Sequence[tuple[str, np.ndarray]]) -> str:
     """Images beside each other, each uint8 (H, W) or (H, W, 3) with its caption."""
-    parts = []
+    parts: list[str] = []
     for caption, image in panels:
         text = escape(caption)
         parts.append(f'<figure><img alt="{text}" src="{_data_uri(image)}"><figcaption>{text}</figcaption></figure>')

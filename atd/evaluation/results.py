@@ -49,7 +49,7 @@ class SetScores:
     """Scores of one set, by the file names of its references."""
 
     benchmark: BenchmarkSet
-    images: dict[str, Score] = field(default_factory=dict)
+    images: dict[str, Score] = field(default_factory=dict[str, Score])
 
     @property
     def mean(self) -> Score:
@@ -104,7 +104,7 @@ class Evaluation:
 
     def notes(self) -> list[str]:
         """What a reader must know beside the means: subsets, made inputs, tiling, cost and time."""
-        lines = []
+        lines: list[str] = []
         for name, scores in self.sets.items():
             published, count = scores.benchmark.published_count, len(scores.images)
             if published and published != count:

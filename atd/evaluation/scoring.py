@@ -70,7 +70,7 @@ def score_images(
         for pair in benchmark.pairs:
             degraded, reference = protocol.load(pair)
             x = protocol.tensor(degraded)
-            outputs = []
+            outputs: list[Tensor] = []
             for candidate, meter in zip(candidates, meters, strict=True):
                 with full_float32(), meter:
                     outputs.append(candidate.run(x))

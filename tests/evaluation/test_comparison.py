@@ -9,7 +9,9 @@ from small_networks import small
 
 import atd
 from atd.cli import main
-from atd.evaluation.candidates import RunOptions
+from atd.errors import InputError
+from atd.evaluation import compare
+from atd.evaluation.candidates import RunOptions, open_candidate
 from atd.evaluation.comparison import parse_candidate
 
 
@@ -107,3 +109,16 @@ def test_protocols_must_agree(network, photos, tmp_path, capsys):
     gray = small("ATD", in_chans=1).save_pretrained(tmp_path / "gray")
     assert run(network, gray, "--data", photos) == 2
     assert "A and B are measured differently" in capsys.readouterr().err
+
+
+def test_one_call_from_python(network, photos, tmp_path):
+    a, b = (open_candidate(network, RunOptions(tile=tile)) for tile in (None, 16))
+    result = compare(a, b, photos, output=tmp_path, report=True)
+    images = result.sets["photos"].images
+    assert list(images) == ["a.png", "b.png"]
+    assert all(image.max_difference > 0 for image in images.values())
+    assert str(result) == (tmp_path / "comparison.md").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<figure>") == 2 * 8  # of each image: where, input, A, B, reference and three differences
+    with pytest.raises(InputError, match="give output"):
+        compare(a, b, photos, report=True)
