@@ -14,6 +14,8 @@ from atd import registry
 from atd.errors import InputError
 from atd.models import ARCHITECTURES, RestorationModel
 from atd.weights.build import load_network, place_weights
+from atd.weights.format import Params
+from atd.weights.saving import write_for_authors
 from atd.weights.sources import fetch_official
 
 
@@ -24,6 +26,7 @@ def load(
     dtype: torch.dtype | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
+    params: Params = "auto",
     **overrides: object,
 ) -> RestorationModel:
     """A network with trained weights, in evaluation mode.
@@ -37,6 +40,9 @@ def load(
         dtype: of the parameters; float32 by default.
         revision: commit, tag or branch of the hub repository.
         local_files_only: make no request.
+        params: which weights of a checkpoint that holds both the average of its training (`params_ema`) and its raw
+            weights (`params`): "auto" takes the average where there is one, "ema" insists on it, "raw" takes the
+            others.
         overrides: constructor keywords in place of those that the registry, config.json or the file's keys give
             (`category_size` and `img_range` leave no trace in a bare checkpoint).
 
@@ -47,7 +53,9 @@ def load(
         LoadError: unknown name, weights not to be had, damaged, unsafe, or of another network; the message says what
             mends it.
     """
-    return load_network(ARCHITECTURES, name_or_path, weights, device, dtype, revision, local_files_only, **overrides)
+    return load_network(
+        ARCHITECTURES, name_or_path, weights, device, dtype, revision, local_files_only, params, **overrides
+    )
 
 
 def create(name: str, **overrides: object) -> RestorationModel:
@@ -67,7 +75,13 @@ def create(name: str, **overrides: object) -> RestorationModel:
 
 
 def convert(
-    file: str | Path, name: str | None = None, directory: str | Path | None = None, **overrides: object
+    file: str | Path,
+    name: str | None = None,
+    directory: str | Path | None = None,
+    *,
+    params: Params = "auto",
+    overwrite: bool = False,
+    **overrides: object,
 ) -> Path:
     """Turn a checkpoint of anyone's making into our format and return the folder that holds it.
 
@@ -76,11 +90,13 @@ def convert(
         name: a registry name. The file is checked to be that network and placed in the cache, so that
             `atd.load(name)` finds it without a request.
         directory: another folder to write to; without a name, the default is the file's own path less its suffix.
+        params: as in `load`.
+        overwrite: replace other weights that the cache holds under this name.
         overrides: constructor keywords, as in `load`.
 
     Raises:
-        LoadError: the file cannot be read, or is not that network.
-        InputError: `directory` would be the file itself.
+        LoadError: the file cannot be read, or is not that network, or the cache holds other weights of that name.
+        InputError: `directory` would be the file itself, or holds another program's config.json.
     """
     file = Path(file)
     info = registry.get(name) if name else None
@@ -89,7 +105,29 @@ def convert(
         target = file.with_suffix("")
     if target == file:
         raise InputError(f"{file} is a folder already; name another folder to write to.")
-    return place_weights(ARCHITECTURES, file, info, target, overrides)
+    return place_weights(ARCHITECTURES, file, info, target, overrides, params, overwrite)
+
+
+def convert_for_authors(source: str | Path, file: str | Path, *, params: Params = "auto", **overrides: object) -> Path:
+    """Write a `.pth` that the authors' programs read, and return its path.
+
+    It holds exactly their keys and shapes in float32, index buffers included, under `params_ema`. Files of the CVPR
+    2024 networks load in spandrel too. Equal weights give equal bytes.
+
+    Args:
+        source: a weight file, a folder that holds one, or a hub repository, as in `load`.
+        file: where to write, `.pth`.
+        params: as in `load`.
+        overrides: constructor keywords, as in `load`.
+
+    Raises:
+        LoadError: the weights cannot be had.
+        InputError: the ending is not `.pth`.
+    """
+    file = Path(file)
+    if file.suffix != ".pth":
+        raise InputError(f"{file} does not end in .pth, which is the authors' format")
+    return write_for_authors(load(source, "official", None, None, None, False, params, **overrides), file)
 
 
 def download(name: str, source: str = "hub") -> Path:

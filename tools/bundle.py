@@ -21,7 +21,7 @@ from atd.registry import ModelInfo
 from atd.training import recipes
 from atd.training import state as training_state
 from atd.training.recipes import Recipe
-from atd.weights.format import write_bundled
+from atd.weights.saving import write_bundled
 from tools import score_tables
 
 _TERMS = (

@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from atd.ops.precision import wide_dtype
 from atd.weights.build import load_network
-from atd.weights.format import write_weights
+from atd.weights.format import Params
 from atd.weights.publish import push
+from atd.weights.saving import write_weights
 
 
 class RestorationModel(nn.Module):
@@ -80,11 +81,20 @@ class RestorationModel(nn.Module):
         dtype: torch.dtype | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
+        params: Params = "auto",
         **overrides: object,
     ) -> Self:
         """:func:`atd.load`, with the check that the weights belong to this class. Same arguments, same errors."""
         return load_network(
-            {cls.architecture: cls}, name_or_path, weights, device, dtype, revision, local_files_only, **overrides
+            {cls.architecture: cls},
+            name_or_path,
+            weights,
+            device,
+            dtype,
+            revision,
+            local_files_only,
+            params,
+            **overrides,
         )
 
     def save_pretrained(self, directory: str | Path) -> Path:

@@ -14,10 +14,15 @@ from atd.errors import LoadError
 from atd.registry import ModelInfo
 from atd.weights import hub
 from atd.weights.card import model_card
+from atd.weights.description import check_config
 from atd.weights.detection import INDEX_BUFFER, detect
-from atd.weights.format import WeightFile, read_weights, write_weights
+from atd.weights.format import Params, WeightFile, read_weights
+from atd.weights.integrity import record_file
 from atd.weights.network import StorableNetwork
+from atd.weights.saving import write_weights
 from atd.weights.sources import find_weights
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 Network = TypeVar("Network", bound=StorableNetwork)
 
@@ -30,6 +35,7 @@ def load_network(
     dtype: torch.dtype | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
+    params: Params = "auto",
     **overrides: object,
 ) -> Network:
     """`atd.load` among the network classes `architectures`, by their names."""
@@ -41,7 +47,7 @@ def load_network(
     def place(file: Path, info: ModelInfo) -> Path:
         return place_weights(architectures, file, info)
 
-    weight_file, info = find_weights(name_or_path, weights, revision, local_files_only, place)
+    weight_file, info = find_weights(name_or_path, weights, revision, local_files_only, params, place)
     return build_network(architectures, weight_file, info, overrides, device, dtype)
 
 
@@ -51,6 +57,8 @@ def place_weights(
     info: ModelInfo | None,
     directory: Path | None = None,
     overrides: Mapping[str, object] | None = None,
+    params: Params = "auto",
+    overwrite: bool = False,
 ) -> Path:
     """Write the network of `file` in our format, and return the folder.
 
@@ -60,13 +68,32 @@ def place_weights(
         info: the network that it must be; None: whichever it is.
         directory: where to write; the cache by default, where `atd.load` finds the weights of `info`.
         overrides: constructor keywords, as in `atd.load`.
+        params: which weights of a checkpoint that holds two.
+        overwrite: replace other weights that the cache holds under this name.
+
+    Raises:
+        LoadError: the file cannot be read or is not that network, or the cache holds other weights.
     """
-    model = build_network(architectures, read_weights(file), info, overrides or {})
+    model = build_network(architectures, read_weights(file, params), info, overrides or {})
     if directory is None:
         if info is None:
             raise ValueError("weights of no registered network have no place in the cache: name a directory")
         directory = hub.home() / info.name
-    return write_weights(model, directory, model_card(model, source=f"from {file.name}") if info else None)
+        if not overwrite and hub.placed_file(info.name).is_file():
+            _check_same(model, hub.placed_file(info.name), info)
+    write_weights(model, directory, model_card(model, source=f"from {file.name}") if info else None)
+    if info and directory == hub.home() / info.name:
+        record_file(hub.placed_file(info.name))
+    return directory
+
+
+def _check_same(model: StorableNetwork, placed: Path, info: ModelInfo) -> None:
+    """Refuse to replace weights in the cache by others."""
+    kept, own = read_weights(placed).state_dict, model.state_dict()
+    if kept.keys() != own.keys() or any(not torch.equal(kept[key], own[key].cpu()) for key in kept):
+        raise LoadError(
+            f"The cache holds other weights of {info.name}, {placed}: overwrite=True (--overwrite) replaces them."
+        )
 
 
 def build_network(
@@ -85,6 +112,7 @@ def build_network(
     architecture = info.architecture if info else weight_file.architecture
     config = {**(info.config if info else weight_file.config), **overrides}
     _check_architecture(architecture, architectures, weight_file.path)
+    check_config(config, len(weight_file.state_dict), str(weight_file.path))
     try:
         with torch.device("meta"):  # the file's tensors become the parameters: nothing is initialised in vain
             model = architectures[architecture](**config)
@@ -155,6 +183,9 @@ def _fill(model: StorableNetwork, weight_file: WeightFile, info: ModelInfo | Non
             f"{weight_file.path} holds {_label(weight_file)}, not "
             f"{info.name if info else 'what its description says'}: {', '.join(faults[:5])}{more}."
         )
+    for key in expected:
+        if fault := _unfit(given[key]):
+            raise LoadError(f"{weight_file.path} holds no weights: {key} {fault}.")
     layout = torch.contiguous_format
     tensors = {
         key: value.to(dtype, copy=True, memory_format=layout) if key in expected else value
@@ -164,6 +195,17 @@ def _fill(model: StorableNetwork, weight_file: WeightFile, info: ModelInfo | Non
         model.load_state_dict(tensors, strict=True, assign=True)
     except RuntimeError as error:
         raise LoadError(f"{weight_file.path}: {str(error).splitlines()[-1].strip()}") from error
+
+
+def _unfit(tensor: Tensor) -> str | None:
+    """Why a tensor cannot be a parameter; None when it can."""
+    if tensor.dtype not in _DTYPES:
+        return f"is {str(tensor.dtype).removeprefix('torch.')}, expected float32, bfloat16, float16 or float64"
+    if tensor.is_meta or tensor.layout != torch.strided:
+        return "has no values"
+    if not tensor.isfinite().all():
+        return "holds values that are not finite"
+    return None
 
 
 def _shape(tensor: Tensor) -> str:

@@ -3,6 +3,9 @@
 from atd import registry, tasks
 from atd.weights.network import StorableNetwork
 
+CARD_MARK = "library_name: atd-restoration"
+"""A line of the front matter of every card of ours."""
+
 _TASKS = {
     tasks.SuperResolution.key: "image super-resolution",
     tasks.Denoising.key: "image denoising",
@@ -16,7 +19,7 @@ def model_card(model: StorableNetwork, source: str | None = None) -> str:
     stated, because the licence of weights that somebody trained is theirs to choose."""
     info = registry.find(model.name)
     task = _TASKS[model.task] + (f" ×{model.scale}" if model.scale > 1 else "")
-    front = ["library_name: atd-restoration", "pipeline_tag: image-to-image", "tags:", "- image-restoration", "- atd"]
+    front = [CARD_MARK, "pipeline_tag: image-to-image", "tags:", "- image-restoration", "- atd"]
     if info and source:
         front.insert(0, f"license: {info.licence.lower()}")
     channels = {1: "gray", 3: "RGB"}.get(model.in_channels, f"{model.in_channels}-channel")

@@ -1,4 +1,4 @@
-"""Weight files ↔ state dicts: `.safetensors` with a description, `.pth`, `.pt` and `.ckpt` of anyone's making.
+"""Weight files → state dicts: `.safetensors` with a description, `.pth`, `.pt` and `.ckpt` of anyone's making.
 
 Our own format is a folder of `model.safetensors`, `config.json` and a model card. The description (architecture,
 constructor keywords, name, task) is in config.json and, for a file that left its folder, in the safetensors header too.
@@ -11,22 +11,26 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
 from torch import Tensor
 
 from atd.errors import LoadError
-from atd.system import atomic_write
-from atd.weights.card import model_card
-from atd.weights.detection import INDEX_BUFFER, detect
-from atd.weights.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
-from atd.weights.network import StorableNetwork
+from atd.tasks import KEYS, UNKNOWN
+from atd.weights.detection import detect
+from atd.weights.hub import CONFIG_FILE, WEIGHTS_FILE
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
-_WRAPPERS = ("params_ema", "params", "state_dict")
+Params = Literal["auto", "ema", "raw"]
+"""Which weights of a file that holds both: a training's average, its raw weights, or the average if there is one."""
+_WRAPPERS: dict[str, tuple[str, ...]] = {
+    "auto": ("params_ema", "params", "state_dict"),
+    "ema": ("params_ema",),
+    "raw": ("params", "state_dict"),
+}
+_MOST_WRAPPERS = 8
 _PREFIXES = ("module.", "_orig_mod.")  # DataParallel and torch.compile
 
 
@@ -44,14 +48,25 @@ class WeightFile:
     """Whether the file said itself what it holds; otherwise it was detected from keys and shapes."""
 
 
-def read_weights(path: Path) -> WeightFile:
-    """Read a weight file or a folder that holds one; `LoadError` when it is damaged, unsafe or not of this family."""
+def read_weights(path: Path, params: Params = "auto") -> WeightFile:
+    """Read a weight file or a folder that holds one.
+
+    Args:
+        path: the file or the folder.
+        params: which weights of a checkpoint that holds a training's average (`params_ema`) and its raw weights
+            (`params`): "auto" takes the average where there is one, "ema" insists on it, "raw" takes the others.
+
+    Raises:
+        LoadError: it is damaged, unsafe, not of this family, or without the weights that `params` asks for.
+    """
+    if params not in _WRAPPERS:
+        raise LoadError(f"params is {params!r}; expected {', '.join(map(repr, _WRAPPERS))}.")
     path = _weight_file(path)
     if path.suffix == ".safetensors":
         tensors, description = _read_safetensors(path)
     else:
         tensors, description = _read_pickle(path), None
-    state_dict = _unwrap(tensors, path)
+    state_dict = _unwrap(tensors, path, params)
     if description:
         return WeightFile(path, state_dict, **description, described=True)
     try:
@@ -59,34 +74,6 @@ def read_weights(path: Path) -> WeightFile:
     except LoadError as error:
         raise LoadError(f"{path}: {error}") from error
     return WeightFile(path, state_dict, architecture, config)
-
-
-def write_weights(model: StorableNetwork, directory: Path, card: str | None = None) -> Path:
-    """Write model.safetensors, config.json and README.md (`card`, or a generated one) into `directory`; each file is
-    replaced as a whole, the weights last, so that an interrupted call leaves no half file."""
-    directory.mkdir(parents=True, exist_ok=True)
-    description = _describe(model)
-    text = json.dumps(description, indent=2) + "\n"
-    for name, content in ((CONFIG_FILE, text), (CARD_FILE, card or model_card(model))):
-        with atomic_write(directory / name) as path:
-            path.write_text(content, encoding="utf-8")
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    _save_tensors(tensors, description, directory / WEIGHTS_FILE)
-    return directory
-
-
-def write_bundled(model: StorableNetwork, path: Path) -> Path:
-    """Write a file as the wheel carries it: float16, without the index buffers; `ValueError` when a value overflows."""
-    tensors = {}
-    for key, value in model.state_dict().items():
-        if not key.endswith(INDEX_BUFFER):
-            half = value.detach().cpu().to(torch.float16).contiguous()
-            if not torch.isfinite(half).all():
-                raise ValueError(f"{key} has values that float16 cannot hold.")
-            tensors[key] = half
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _save_tensors(tensors, _describe(model), path)
-    return path
 
 
 def _weight_file(path: Path) -> Path:
@@ -119,30 +106,24 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
     except (SafetensorError, OSError) as error:
         raise LoadError(f"{path} is truncated or damaged ({error}); get the file anew.") from error
     beside = path.with_name(CONFIG_FILE)
-    description = _description(beside.read_text(encoding="utf-8"), beside) if beside.is_file() else None
-    return tensors, description or _description(header.get("atd", "null"), path)
+    description = parse_description(beside.read_text(encoding="utf-8"), beside) if beside.is_file() else None
+    return tensors, description or parse_description(header.get("atd", "null"), path)
 
 
-def _description(text: str, path: Path) -> dict[str, Any] | None:
+def parse_description(text: str, path: Path) -> dict[str, Any] | None:
     """The four entries of our description; None for another program's config.json."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LoadError(f"{path} is not valid JSON ({error}).") from error
     if not (isinstance(value, Mapping) and isinstance(value.get("architecture"), str)):
         return None
     if not isinstance(value.get("config"), Mapping):
         return None
-    return {
-        "architecture": value["architecture"],
-        "config": dict(value["config"]),
-        "name": value.get("name"),
-        "task": value.get("task"),
-    }
-
-
-def _describe(model: StorableNetwork) -> dict[str, Any]:
-    return {"architecture": model.architecture, "name": model.name, "task": model.task, "config": model.config}
+    name, task = value.get("name"), value.get("task")
+    if not isinstance(name, str | None) or task not in (None, UNKNOWN, *KEYS):
+        raise LoadError(f"{path} gives a name or a task that cannot be: {name!r}, {task!r}.")
+    return {"architecture": value["architecture"], "config": dict(value["config"]), "name": name, "task": task}
 
 
 def _read_pickle(path: Path) -> Any:
@@ -158,29 +139,31 @@ def _read_pickle(path: Path) -> Any:
                 f"ask for a file of tensors alone."
             ) from error
         raise LoadError(f"{path} is not a PyTorch checkpoint, or is damaged.") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+    except Exception as error:  # a damaged pickle can raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LoadError(f"{path} is truncated or damaged ({reason}); get the file anew.") from error
 
 
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+def _unwrap(content: Any, path: Path, params: Params) -> dict[str, Tensor]:
     """The innermost {key: tensor}, without the wrappers and prefixes that training programs add."""
-    while isinstance(content, Mapping) and (wrapper := next((w for w in _WRAPPERS if w in content), None)):
+    wrappers = _WRAPPERS[params]
+    if params == "ema" and not (isinstance(content, Mapping) and wrappers[0] in content):
+        raise LoadError(f'{path} holds no averaged weights under the key {wrappers[0]!r}: leave out params="ema".')
+    if params == "raw" and isinstance(content, Mapping) and "params_ema" in content and "params" not in content:
+        raise LoadError(f'{path} holds averaged weights alone: leave out params="raw".')
+    for _ in range(_MOST_WRAPPERS):
+        wrapper = next((name for name in wrappers if isinstance(content, Mapping) and name in content), None)
+        if wrapper is None:
+            break
         content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
         raise LoadError(f"{path} holds no state dict; expected a mapping of parameter names to tensors.")
-    strangers = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    strangers = [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if strangers:
-        raise LoadError(f"{path} holds no state dict; these entries are not tensors: {', '.join(strangers[:5])}.")
+        some = ", ".join(str(key)[:80] for key in strangers[:5])
+        raise LoadError(f"{path} holds no state dict; these entries are not tensors under a name: {some}.")
     state_dict = dict(content)
     for prefix in _PREFIXES:
         if all(key.startswith(prefix) for key in state_dict):
             state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items()}
     return state_dict
-
-
-def _save_tensors(tensors: dict[str, Tensor], description: dict[str, Any], path: Path) -> None:
-    header = {"format": "pt", "atd": json.dumps(description)}
-    # Not save_file: it makes files that only their owner can read.
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(serialize(tensors, metadata=header))

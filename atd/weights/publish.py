@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from atd.weights import hub
-from atd.weights.format import write_weights
 from atd.weights.network import StorableNetwork
+from atd.weights.saving import write_weights
 
 
 def push(

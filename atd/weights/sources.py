@@ -11,19 +11,25 @@ from atd import registry
 from atd.errors import LoadError
 from atd.registry import ModelInfo
 from atd.weights import drive, hub
-from atd.weights.format import SUFFIXES, WeightFile, read_weights
+from atd.weights.format import SUFFIXES, Params, WeightFile, read_weights
+from atd.weights.integrity import check_file
 
 Place = Callable[[Path, ModelInfo], Path]
 """Checks that a file holds the weights of a row's network and writes them to the cache; gives the folder."""
 
 
 def find_weights(
-    name_or_path: str | Path, weights: str | Path, revision: str | None, local_files_only: bool, place: Place
+    name_or_path: str | Path,
+    weights: str | Path,
+    revision: str | None,
+    local_files_only: bool,
+    params: Params,
+    place: Place,
 ) -> tuple[WeightFile, ModelInfo | None]:
     """The weights that the arguments of `atd.load` mean, and the registry row when a name was given.
 
     Args:
-        name_or_path, weights, revision, local_files_only: as in `atd.load`.
+        name_or_path, weights, revision, local_files_only, params: as in `atd.load`.
         place: called for a file that was fetched in the authors' format.
 
     Raises:
@@ -31,13 +37,13 @@ def find_weights(
     """
     info = registry.find(str(name_or_path))
     if info is not None:
-        return _named(info, weights, revision, local_files_only, place), info
+        return _named(info, weights, revision, local_files_only, params, place), info
     if weights != "official":
         raise LoadError(
             f"weights={str(weights)!r} chooses the weights of a registry name, and {str(name_or_path)!r} is none; "
             f"atd.list_models() gives the names."
         )
-    weight_file = _elsewhere(name_or_path, revision, local_files_only)
+    weight_file = _elsewhere(name_or_path, revision, local_files_only, params)
     if weight_file is None:
         raise registry.unknown_name(str(name_or_path))
     return weight_file, None
@@ -64,7 +70,7 @@ def fetch_official(info: ModelInfo, source: str, place: Place) -> Path:
 
 
 def _named(
-    info: ModelInfo, weights: str | Path, revision: str | None, local_files_only: bool, place: Place
+    info: ModelInfo, weights: str | Path, revision: str | None, local_files_only: bool, params: Params, place: Place
 ) -> WeightFile:
     if weights == "official":
         return read_weights(_official(info, revision, local_files_only, place))
@@ -75,7 +81,7 @@ def _named(
             names = ", ".join(name for name in registry.list_models() if registry.get(name).bundled) or "none"
             raise LoadError(f"No weights of {info.name} are bundled with this package; bundled are: {names}.")
         return read_weights(info.bundled_path)
-    weight_file = _elsewhere(weights, revision, local_files_only)
+    weight_file = _elsewhere(weights, revision, local_files_only, params)
     if weight_file is None:
         raise LoadError(
             f'weights={str(weights)!r} is not "official", "bundled", a file or folder that exists, or '
@@ -84,13 +90,13 @@ def _named(
     return weight_file
 
 
-def _elsewhere(source: str | Path, revision: str | None, local_files_only: bool) -> WeightFile | None:
+def _elsewhere(source: str | Path, revision: str | None, local_files_only: bool, params: Params) -> WeightFile | None:
     """The weights in a file, a folder or a hub repository; None when `source` looks like none of them."""
     path = Path(source).expanduser()
     if path.exists() or path.suffix in SUFFIXES:
         if revision:
             raise LoadError(f"revision={revision!r} goes with a hub repository, and {path} is a path.")
-        return read_weights(path)
+        return read_weights(path, params)
     repository = hub.split_repository(str(source))
     if repository:
         repo_id, pinned = repository
@@ -115,6 +121,7 @@ def _official(info: ModelInfo, revision: str | None, local_files_only: bool, pla
     """The official weights: the cache, the hub, the authors' Drive, or one error that names every way."""
     placed = hub.placed_file(info.name)
     if revision is None and placed.is_file():
+        check_file(placed)
         return placed
     pinned = hub.official_repository(info, revision)
     failures = []

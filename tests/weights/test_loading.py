@@ -14,7 +14,7 @@ from small_networks import FAMILIES, output, same_weights, small
 import atd
 from atd import loading, registry
 from atd.errors import LoadError
-from atd.weights import format as weight_format
+from atd.weights.saving import write_bundled
 
 
 @pytest.fixture
@@ -279,7 +279,7 @@ def test_weights_for_one_noise_level_are_not_taken_for_another(tmp_path, monkeyp
 def test_bundled_files_are_float16_without_index_buffers_and_load_as_float32(tmp_path):
     for family in FAMILIES:
         model = small(family)
-        path = weight_format.write_bundled(model, tmp_path / f"{family}.safetensors")
+        path = write_bundled(model, tmp_path / f"{family}.safetensors")
         tensors = load_file(path)
         assert {value.dtype for value in tensors.values()} == {torch.float16}
         assert not any(key.endswith("relative_position_index_SA") for key in tensors)
@@ -292,7 +292,7 @@ def test_bundled_files_are_float16_without_index_buffers_and_load_as_float32(tmp
     with torch.no_grad():
         model.conv_first.weight[0, 0, 0, 0] = 1e6
     with pytest.raises(ValueError, match=r"conv_first\.weight"):
-        weight_format.write_bundled(model, tmp_path / "overflow.safetensors")
+        write_bundled(model, tmp_path / "overflow.safetensors")
     assert not (tmp_path / "overflow.safetensors").exists()
 
 

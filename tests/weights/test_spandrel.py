@@ -6,6 +6,7 @@ from small_networks import small
 from spandrel import ModelLoader
 
 import atd
+from atd import loading
 
 # spandrel assumes the authors' category sizes: 128 where embed_dim is 48, else 256.
 VARIANTS = [
@@ -50,6 +51,11 @@ def test_what_spandrel_saves_loads_here_and_gives_the_same_image(model, tmp_path
             parameter.mul_(1.01)
     torch.save({"params_ema": theirs.state_dict()}, tmp_path / "theirs.pth")
     agree(atd.load(tmp_path / "theirs.pth", dtype=torch.float64), theirs)
+
+
+def test_a_file_for_the_authors_loads_in_spandrel_too(model, tmp_path):
+    path = loading.convert_for_authors(model.save_pretrained(tmp_path / "net"), tmp_path / "net.pth")
+    agree(model, ModelLoader().load_from_file(path).model.double().eval())
 
 
 def test_a_network_without_normalisation_is_exchanged_too(tmp_path):
