@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from atd.evaluation import evaluate
-    from atd.evaluation.api import evaluate
     from atd.images.image import SaveOptions
     from atd.loading import convert, create, download, load
     from atd.models import ATD, ATDCVPR, ATDU
@@ -53,7 +52,6 @@ _HOMES = {
         "TrainingError",
     ),
     "atd.evaluation": ("evaluate",),
-    "atd.evaluation.api": ("evaluate",),
     "atd.images.image": ("SaveOptions",),
     "atd.loading": ("convert", "create", "download", "load"),
     "atd.models": ("ATD", "ATDCVPR", "ATDU"),
