@@ -49,3 +49,16 @@ class NotEnoughDiskError(AtdError, OSError):
 
 class MissingExtraError(AtdError, ImportError):
     """A package is missing that an extra of this one installs; the message has the command."""
+
+
+def sentence_for(error: BaseException) -> str | None:
+    """What the command line prints in place of a traceback; None where the traceback is what helps.
+
+    A sentence have the errors of this module, and an OSError that names a file: both are about something that the user
+    can mend. Everything else is a defect, here or below.
+    """
+    if isinstance(error, AtdError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror or type(error).__name__}"
+    return None

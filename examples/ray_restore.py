@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from pathlib import Path
 
 import ray
 
 import atd
-from atd.restoration.batch import describe, label_of, plan_jobs
+from atd.errors import sentence_for
+from atd.restoration.batch import label_of, plan_jobs
 
 
 class Restorer:
@@ -32,7 +34,8 @@ class Restorer:
             target.parent.mkdir(parents=True, exist_ok=True)
             atd.restore_file(self.network, row["source"], target)
         except Exception as error:
-            return row | {"status": "failed", "message": describe(error)}
+            message = sentence_for(error) or "".join(traceback.format_exception(error))
+            return row | {"status": "failed", "message": message}
         return row | {"status": "restored", "message": ""}
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from atd.errors import InputError, sentence_for
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from atd.images.image import Picture
     from atd.restoration.batch import Job
     from atd.restoration.sharding import Shard
 
@@ -111,25 +115,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
+    """Restore this process's share of the files; the exit status."""
     import torch
-    from PIL import Image
 
-    from atd.images.files import probe, read_image, write_image
-    from atd.images.image import SaveOptions
-    from atd.restoration.api import check_file, restore_picture
+    from atd.images import SaveOptions
     from atd.restoration.batch import label_of, plan_jobs, run_jobs
-    from atd.restoration.options import Settings
-    from atd.restoration.progress import tile_callback
-    from atd.restoration.runner import scale_of
-    from atd.restoration.streaming import part_of, should_stream, stream_file
+    from atd.restoration.network import scale_of
+    from atd.restoration.options import FileOptions, RestoreOptions
+    from atd.restoration.progress import progress_callback
 
     networks = Networks(args, shard.device(args.device))
-    save = SaveOptions(quality=args.save_quality, subsampling=args.subsampling)
+    options = RestoreOptions(
+        tile=args.tile,
+        overlap=args.overlap,
+        batch_size=args.batch_size,
+        outscale=args.outscale,
+        self_ensemble=args.self_ensemble,
+        dtype=getattr(torch, args.dtype) if args.dtype else None,
+    )
+    files = FileOptions(
+        save=SaveOptions(quality=args.save_quality, subsampling=args.subsampling),
+        eight_bit=args.eight_bit,
+        stream={"auto": None, "on": True, "off": False}[args.stream],
+        resume=args.resume,
+    )
     jobs = shard.plan(
         lambda: plan_jobs(
             args.input,
             args.output,
             label=label_of(networks.name),
+            gray_label=networks.gray_name,
             format=args.format,
             recursive=args.recursive,
             include=args.include,
@@ -137,59 +152,25 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
         )
     )
     networks.announce()
-    # The networks for colour and for gray, where there are two, have the same.
-    scale = scale_of(networks.get())
-    dtype = getattr(torch, args.dtype) if args.dtype else None
-    numbers = {job: number for number, job in enumerate(jobs, start=1)}
     show_progress = not args.quiet and shard.rank == 0 and sys.stderr.isatty()
-
-    def decode(job: Job) -> Picture | None:
-        """The picture; None for a file that is streamed."""
-        unfinished = part_of(job.target).exists()
-        if unfinished and not args.resume and not args.overwrite:
-            raise ValueError(
-                f"{part_of(job.target)} is an unfinished result: --resume goes on with it, --overwrite begins anew"
-            )
-        large = should_stream(job.source, job.target, scale, args.outscale, eight_bit=args.eight_bit)
-        if args.stream == "on" or (args.stream == "auto" and (unfinished or large)):
-            return None
-        check_file(job.source, job.target, scale, args.outscale, eight_bit=args.eight_bit)
-        return read_image(job.source, eight_bit=args.eight_bit)
-
-    def restore(job: Job, picture: Picture | None) -> Picture | None:
-        shape = picture.pixels.shape if picture else probe(job.source, eight_bit=args.eight_bit).shape
-        network = networks.get(gray=shape[2] <= 2)
-        where = f"{numbers[job]}/{len(jobs)} {job.source.name}"
-        with tile_callback(show_progress, where) as callback:
-            settings = Settings(
-                args.tile, args.overlap, args.batch_size, args.outscale, args.self_ensemble, dtype, callback
-            )
-            if picture is None:
-                job.target.parent.mkdir(parents=True, exist_ok=True)
-                stream_file(network, job.source, job.target, settings, resume=args.resume, eight_bit=args.eight_bit)
-                return None
-            return restore_picture(network, picture, settings)
-
-    def encode(job: Job, picture: Picture | None) -> None:
-        if picture is not None:
-            job.target.parent.mkdir(parents=True, exist_ok=True)
-            write_image(job.target, picture, save)
-
     counts = {"restored": 0, "skipped": 0, "failed": 0}
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        # Sizes are checked against free RAM and disk instead.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.showwarning = lambda message, *_, **__: print(f"atd: warning: {message}", file=sys.stderr)
-        for outcome in run_jobs(
-            jobs, decode=decode, restore=restore, encode=encode, overwrite=args.overwrite, workers=args.jobs
+    with warnings_as_lines():
+        for result in run_jobs(
+            jobs,
+            lambda header: networks.get(gray=header.is_gray),
+            options,
+            files,
+            # The networks for colour and for gray, where there are two, have the same.
+            scale=scale_of(networks.get()),
+            progress=lambda number, job: progress_callback(show_progress, f"{number}/{len(jobs)} {job.source.name}"),
+            overwrite=args.overwrite,
+            workers=args.jobs,
         ):
-            counts[outcome.status] += 1
-            if outcome.status == "failed":
-                named = str(outcome.job.source) in outcome.message
-                _print_line(f"atd: {'' if named else f'{outcome.job.source}: '}{outcome.message}", sys.stderr)
-            elif outcome.status == "restored" and not args.quiet:
-                _print_line(str(outcome.job.target), sys.stdout)
+            counts[result.status] += 1
+            if result.error is not None:
+                _print_failure(result.job, result.error)
+            elif result.status == "restored" and not args.quiet:
+                _print_line(str(result.job.target), sys.stdout)
     counts = shard.total(counts)
     if shard.rank == 0:
         summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
@@ -198,20 +179,45 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     return 1 if counts["failed"] else 0
 
 
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print warnings as lines ``atd: warning: …``, each time and not once a place, while the block runs."""
+    from PIL import Image
+
+    # Restores the filters and showwarning.
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        # Sizes are checked against free RAM and disk instead.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.showwarning = lambda message, *_, **__: _print_line(f"atd: warning: {message}", sys.stderr)
+        yield
+
+
+def _print_failure(job: Job, error: BaseException) -> None:
+    """A sentence for what the user can mend, the traceback of a defect."""
+    sentence = sentence_for(error)
+    if sentence is None:
+        text = f"{job.source} met a defect:\n{''.join(traceback.format_exception(error)).rstrip()}"
+    else:
+        sentence = " ".join(sentence.split())
+        text = sentence if str(job.source) in sentence else f"{job.source}: {sentence}"
+    _print_line(f"atd: {text}", sys.stderr)
+
+
 def _print_line(line: str, stream: TextIO) -> None:
     """Line and newline in one write: torchrun's processes are unbuffered and would write into each other's lines."""
     print(f"{line}\n", end="", file=stream)
 
 
 class Networks:
-    """The networks that the arguments name, loaded when the first picture needs them."""
+    """The networks that the arguments name, loaded when the first file needs them."""
 
     def __init__(self, args: argparse.Namespace, device: str | None) -> None:
         chosen = [flag for flag in ("model", "task", "denoise", "jpeg") if getattr(args, flag) is not None]
         if len(chosen) > 1:
-            raise ValueError(f"--{chosen[0]} and --{chosen[1]} both pick a network: give one of them")
+            raise InputError(f"--{chosen[0]} and --{chosen[1]} both pick a network: give one of them")
         if (args.task is None) != (args.scale is None):
-            raise ValueError("--task and --scale pick a network together: give both, or --model")
+            raise InputError("--task and --scale pick a network together: give both, or --model")
         self.device = device
         self.weights = args.weights or "official"
         self.defaulted = not chosen
@@ -239,7 +245,7 @@ class Networks:
         self._load(self.name)
 
     def get(self, gray: bool = False) -> nn.Module:
-        """The network for colour or for gray pictures: --denoise has one for each."""
+        """The network for colour or for gray images: --denoise has one for each."""
         return self._load(self.gray_name if gray and self.gray_name else self.name)
 
     def _load(self, name: str) -> nn.Module:

@@ -9,21 +9,21 @@ from __future__ import annotations
 import io
 import os
 import re
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin, TiffTags, UnidentifiedImageError
 
-from atd.images import tiff
-from atd.images.exif import lasting_exif
-from atd.images.image import Header, ImageError, Metadata, Picture, SaveOptions, check_unit_range
-from atd.images.vips import metadata_of_vips, open_vips, probe_vips, read_vips, write_vips
+from atd.errors import ImageError, MissingExtraError, NotEnoughMemoryError
+from atd.images.exif import add_exif_to_tiff, lasting_exif
+from atd.images.image import ImageData, ImageHeader, Metadata, SaveOptions, check_unit_range
+from atd.images.vips import VipsFile, encode_vips
+from atd.system import atomic_write, warn_caller
 
 SUFFIXES = {
     ".png": "PNG",
@@ -41,7 +41,73 @@ JPEG_XMP_BYTES = 65_000
 """XMP beyond this does not fit into one segment of a JPEG."""
 
 
-def read_image(path: str | os.PathLike[str], *, eight_bit: bool = False) -> Picture:
+class ImageFile:
+    """An image file that is open: its header is known, its pixels are not decoded yet. A context manager.
+
+    Attributes:
+        path: the file.
+        header: size, channels and sample type of what `decode` gives.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, eight_bit: bool = False) -> None:
+        """Open `path`; arguments and errors are those of `read_image`."""
+        self.path = Path(path)
+        self.eight_bit = eight_bit
+        self._vips: VipsFile | None = None
+        with _as_image_errors(self.path):
+            self._pillow = _open_pillow(self.path)
+            if self._pillow is None:
+                self._vips = VipsFile(self.path)
+                self.header = self._vips.header
+            else:
+                self.header = _header_of_pillow(self._pillow, eight_bit)
+
+    def decode(self) -> ImageData:
+        """The pixels and metadata; once."""
+        with _as_image_errors(self.path):
+            if self._vips is not None:
+                return self._vips.decode()
+            image = self._pillow
+            assert image is not None
+            format_name = "JPEG" if image.format == "MPO" else image.format or "PNG"
+            if not _is_deep_colour(image):
+                return replace(from_pil(image), format=format_name)
+            if not self.eight_bit:
+                if image.format == "PPM":
+                    raise ImageError(f"{self.path}: PPM of 16 bits is not read: convert it to PNG or TIFF first")
+                return replace(VipsFile(self.path).decode(_metadata(image)), format=format_name)
+            warn_caller(f"{self.path}: 16-bit colour is read with 8 bits, as asked")
+            return replace(from_pil(image), format=format_name)
+
+    def metadata(self) -> Metadata:
+        """Profile, EXIF, XMP and resolution from the header alone, of a file that may be too large to decode."""
+        with _as_image_errors(self.path):
+            if self._vips is not None:
+                return self._vips.metadata()
+            assert self._pillow is not None
+            return _metadata(self._pillow, header_only=True)
+
+    def close(self) -> None:
+        """Close the file; what was decoded stays."""
+        if self._pillow is not None:
+            self._pillow.close()
+        self._vips = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_image(path: str | os.PathLike[str], *, eight_bit: bool = False) -> ImageFile:
+    """Open an image file and read its header; arguments and errors are those of `read_image`."""
+    return ImageFile(path, eight_bit=eight_bit)
+
+
+def read_image(path: str | os.PathLike[str], *, eight_bit: bool = False) -> ImageData:
     """Decode an image file.
 
     Args:
@@ -50,60 +116,36 @@ def read_image(path: str | os.PathLike[str], *, eight_bit: bool = False) -> Pict
 
     Raises:
         ImageError: not an image, broken, animated, of several pages, or of a kind that would lose something.
+        MissingExtraError: only libvips reads such a file without loss, and it is not installed.
         OSError: the file cannot be opened.
     """
-    path = Path(path)
-    with _as_image_errors(path):
-        image = _open(path)
-        if image is None:
-            return read_vips(path)
-        with image:
-            format_name = "JPEG" if image.format == "MPO" else image.format or "PNG"
-            if _deep_colour(image):
-                if image.format == "PPM" and not eight_bit:
-                    raise ImageError(f"{path}: PPM of 16 bits is not read: convert it to PNG or TIFF first")
-                if not eight_bit:
-                    return replace(read_vips(path, _metadata(image)), format=format_name)
-                warnings.warn(f"{path}: 16-bit colour is read with 8 bits, as asked", stacklevel=2)
-            return replace(from_pil(image), format=format_name)
+    with open_image(path, eight_bit=eight_bit) as file:
+        return file.decode()
 
 
-def probe(path: str | os.PathLike[str], *, eight_bit: bool = False) -> Header:
-    """Size, channels and sample type of the picture that `read_image` would give, without decoding it."""
-    path = Path(path)
-    with _as_image_errors(path):
-        image = _open(path)
-        if image is None:
-            return probe_vips(path)
-        with image:
-            keyed = "transparency" in image.info
-            channels = {"L": 1, "1": 1, "LA": 2, "La": 2, "RGBA": 4, "RGBa": 4, "PA": 4}.get(image.mode, 3)
-            if image.mode == "F" or image.mode.startswith("I"):
-                channels = 1
-            if keyed and channels in (1, 3):
-                channels += 1
-            deep = image.mode.startswith("I") or (_deep_colour(image) and not eight_bit)
-            dtype = np.float32 if image.mode == "F" else np.uint16 if deep else np.uint8
-            width, height = image.size
-            turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            if turned and image.format != "TIFF":
-                width, height = height, width
-            return Header((height, width, channels), np.dtype(dtype))
+def probe(path: str | os.PathLike[str], *, eight_bit: bool = False) -> ImageHeader:
+    """Size, channels and sample type of what `read_image` would give, without decoding it."""
+    with open_image(path, eight_bit=eight_bit) as file:
+        return file.header
 
 
-def read_metadata(path: str | os.PathLike[str]) -> Metadata:
-    """Profile, EXIF, XMP and resolution from the header of a file that may be too large to decode."""
-    path = Path(path)
-    with _as_image_errors(path):
-        image = _open(path)
-        if image is None:
-            return metadata_of_vips(open_vips(path))
-        with image:
-            return _metadata(image, header_only=True)
+def _header_of_pillow(image: Image.Image, eight_bit: bool) -> ImageHeader:
+    channels = {"L": 1, "1": 1, "LA": 2, "La": 2, "RGBA": 4, "RGBa": 4, "PA": 4}.get(image.mode, 3)
+    if image.mode == "F" or image.mode.startswith("I"):
+        channels = 1
+    if "transparency" in image.info and channels in (1, 3):
+        channels += 1
+    deep = image.mode.startswith("I") or (_is_deep_colour(image) and not eight_bit)
+    dtype = np.float32 if image.mode == "F" else np.uint16 if deep else np.uint8
+    width, height = image.size
+    turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    if turned and image.format != "TIFF":
+        width, height = height, width
+    return ImageHeader((height, width, channels), np.dtype(dtype))
 
 
-def from_pil(image: Image.Image) -> Picture:
-    """The pixels and metadata of a Pillow image, in the nearest of the layouts that `Picture` knows.
+def from_pil(image: Image.Image) -> ImageData:
+    """The pixels and metadata of a Pillow image, in the nearest of the layouts that `ImageData` knows.
 
     Palettes become RGB or RGBA, 1-bit becomes gray, CMYK becomes RGB by its profile. Orientation is applied.
     """
@@ -129,45 +171,47 @@ def from_pil(image: Image.Image) -> Picture:
         image = _cmyk_to_srgb(image, metadata.icc)
         metadata = replace(metadata, icc=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     elif mode == "I" or mode.startswith("I;16"):
-        return Picture(_gray16(image), metadata, format_name)
+        return ImageData(_gray16(image), metadata, format_name)
     elif mode not in ("L", "LA", "RGB", "RGBA", "F"):
         raise ImageError(f"images of mode {mode} cannot be restored: convert it to RGB or gray first")
     pixels = np.array(image)
     if mode == "F":
         check_unit_range(pixels)
-    return Picture(pixels.reshape(*pixels.shape[:2], -1), metadata, format_name)
+    return ImageData(pixels.reshape(*pixels.shape[:2], -1), metadata, format_name)
 
 
-def check_pil(picture: Picture) -> None:
-    """Refuse what Pillow's images have no mode for."""
-    channels, dtype = picture.pixels.shape[2], picture.pixels.dtype
+def check_pil(header: ImageHeader) -> None:
+    """Refuse, with an `ImageError`, what Pillow's images have no mode for."""
+    channels, dtype = header.shape[2], header.dtype
     if dtype != np.uint8 and channels > 1:
         raise ImageError(f"Pillow has no image of {channels} channels of {dtype}: use restore_file, or pass an array")
 
 
-def to_pil(picture: Picture) -> Image.Image:
+def to_pil(image_data: ImageData) -> Image.Image:
     """A Pillow image with the metadata in `info`; 16-bit and float colour do not exist there and are an ImageError."""
-    check_pil(picture)
-    pixels = picture.pixels
-    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
+    pixels = image_data.pixels
+    height, width, channels = pixels.shape
+    check_pil(ImageHeader((height, width, channels), pixels.dtype))
+    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if channels == 1 else pixels))
     values = {
-        "icc_profile": picture.metadata.icc,
-        "exif": picture.metadata.exif,
-        "xmp": picture.metadata.xmp,
-        "dpi": picture.metadata.dpi,
+        "icc_profile": image_data.metadata.icc,
+        "exif": image_data.metadata.exif,
+        "xmp": image_data.metadata.xmp,
+        "dpi": image_data.metadata.dpi,
     }
     image.info.update({key: value for key, value in values.items() if value is not None})
     return image
 
 
-def check_writable(path: Path, pixels_dtype: np.dtype, channels: int, height: int, width: int) -> str:
-    """The format that the ending of `path` names, after refusing what the format cannot hold."""
+def check_writable(path: Path, header: ImageHeader) -> str:
+    """The format that the ending of `path` names, after refusing what the format cannot hold with an `ImageError`."""
+    height, width, channels = header.shape
     name = SUFFIXES.get(path.suffix.lower())
     if name is None:
         raise ImageError(f"{path}: unknown ending {path.suffix!r}; expected one of {', '.join(SUFFIXES)}")
     if channels in (2, 4) and name in ("JPEG", "BMP"):
         raise ImageError(f"{path}: {name} cannot hold transparency; write png, webp or tiff")
-    if pixels_dtype.kind == "f" and name != "TIFF":
+    if header.dtype.kind == "f" and name != "TIFF":
         raise ImageError(f"{path}: {name} cannot hold float samples; write tiff")
     limit = {"JPEG": 65_535, "WEBP": 16_383}.get(name)
     if limit is not None and max(height, width) > limit:
@@ -175,41 +219,39 @@ def check_writable(path: Path, pixels_dtype: np.dtype, channels: int, height: in
     return name
 
 
-def write_image(path: str | os.PathLike[str], picture: Picture, options: SaveOptions | None = None) -> None:
-    """Encode `picture` in the format that the ending of `path` names; the file appears complete or not at all.
+def write_image(path: str | os.PathLike[str], image: ImageData, options: SaveOptions | None = None) -> None:
+    """Encode `image` in the format that the ending of `path` names; the file appears complete or not at all.
 
-    JPEG, WebP and BMP hold 8 bits: 16-bit samples are rounded to 8 with a warning.
+    JPEG, WebP and BMP hold 8 bits: 16-bit samples are rounded to 8 with a warning. So is metadata left out that a
+    format cannot hold.
+
+    Raises:
+        ImageError: the format cannot hold the image.
+        OSError: the file cannot be written; the error names it.
     """
     path = Path(path)
     options = options or SaveOptions()
-    height, width, channels = picture.pixels.shape
-    name = check_writable(path, picture.pixels.dtype, channels, height, width)
-    if picture.pixels.dtype == np.uint16 and name not in ("PNG", "TIFF"):
-        warnings.warn(f"{path}: {name} holds 8 bits, the 16-bit samples are rounded to 8", stacklevel=2)
-        picture = replace(picture, pixels=np.rint(picture.pixels / np.float32(257)).astype(np.uint8))
-    if left_out := _cannot_hold(name, picture.metadata):
-        warnings.warn(f"{path}: {name} cannot hold the {' and '.join(left_out)}, left out", stacklevel=2)
-    with atomic(path) as temporary:
-        if picture.pixels.dtype != np.uint8 and channels > 1:
-            write_vips(temporary, picture, name)
-        else:
-            with temporary.open("wb") as file:
-                to_pil(replace(picture, metadata=Metadata())).save(
-                    file, format=name, **_save_arguments(picture, name, options)
-                )
-        if name == "TIFF" and picture.metadata.exif:
-            tiff.add_exif(temporary, picture.metadata.exif)
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; renamed to `path` when the block ends well, removed when it does not."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp{path.suffix}")
+    height, width, channels = image.pixels.shape
+    format_name = check_writable(path, ImageHeader((height, width, channels), image.pixels.dtype))
+    if image.pixels.dtype == np.uint16 and format_name not in ("PNG", "TIFF"):
+        warn_caller(f"{path}: {format_name} holds 8 bits, the 16-bit samples are rounded to 8")
+        image = replace(image, pixels=np.rint(image.pixels / np.float32(257)).astype(np.uint8))
+    if left_out := _left_out(format_name, image.metadata):
+        warn_caller(f"{path}: {format_name} cannot hold the {' and '.join(left_out)}, left out")
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with atomic_write(path) as temporary:
+            if image.pixels.dtype != np.uint8 and channels > 1:
+                encode_vips(temporary, image, format_name)
+            else:
+                with temporary.open("wb") as file:
+                    to_pil(replace(image, metadata=Metadata())).save(
+                        file, format=format_name, **_save_arguments(image.metadata, format_name, options)
+                    )
+            if format_name == "TIFF" and image.metadata.exif:
+                add_exif_to_tiff(temporary, image.metadata.exif)
+    except OSError as error:
+        # Neither a full disk nor an encoder says which file it was, and the temporary name says nothing to anyone.
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 @contextmanager
@@ -219,14 +261,16 @@ def _as_image_errors(path: Path) -> Iterator[None]:
         yield
     except ImageError as error:
         raise error if str(path) in str(error) else ImageError(f"{path}: {error}") from error
-    except (FileNotFoundError, PermissionError, IsADirectoryError, MemoryError):
+    except (FileNotFoundError, PermissionError, IsADirectoryError, MissingExtraError):
         raise
+    except MemoryError as error:
+        raise NotEnoughMemoryError(f"{path} does not fit into memory: stream it, or restore a part of it") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{path} cannot be decoded, it is broken or cut short ({reason})") from error
 
 
-def _open(path: Path) -> Image.Image | None:
+def _open_pillow(path: Path) -> Image.Image | None:
     """The lazily decoded file; None where only libvips can read it: float colour and files beyond Pillow's limit."""
     if path.is_dir():
         raise ImageError(f"{path} is a folder, expected an image file")
@@ -243,9 +287,9 @@ def _open(path: Path) -> Image.Image | None:
     count = getattr(image, "n_frames", 1)
     # The further images of an MPO, as phones write it, are previews or depth maps.
     if count > 1 and image.format != "MPO":
-        what = "pages" if image.format == "TIFF" else "frames (an animation)"
+        parts = "pages" if image.format == "TIFF" else "frames (an animation)"
         image.close()
-        raise ImageError(f"{path} has {count} {what}; only single images are restored")
+        raise ImageError(f"{path} has {count} {parts}; only single images are restored")
     return image
 
 
@@ -254,7 +298,7 @@ def _is_tiff(path: Path) -> bool:
         return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def _deep_colour(image: Image.Image) -> bool:
+def _is_deep_colour(image: Image.Image) -> bool:
     """Whether the file has more than 8 bits a sample, which Pillow would cut for the mode it reads it in."""
     if image.mode not in ("LA", "RGB", "RGBA", "P", "CMYK", "La", "RGBa", "RGBX"):
         return False
@@ -320,43 +364,42 @@ def _cmyk_to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     return converted
 
 
-def _cannot_hold(name: str, metadata: Metadata) -> list[str]:
-    if name == "BMP":
+def _left_out(format_name: str, metadata: Metadata) -> list[str]:
+    if format_name == "BMP":
         parts = {"colour profile": metadata.icc, "EXIF": metadata.exif, "XMP": metadata.xmp}
         return [part for part, value in parts.items() if value]
-    too_long = name == "JPEG" and len(metadata.xmp or b"") > JPEG_XMP_BYTES
+    too_long = format_name == "JPEG" and len(metadata.xmp or b"") > JPEG_XMP_BYTES
     return [f"XMP of {len(metadata.xmp or b'')} bytes"] if too_long else []
 
 
-def _save_arguments(picture: Picture, name: str, options: SaveOptions) -> dict[str, Any]:
-    metadata = picture.metadata
+def _save_arguments(metadata: Metadata, format_name: str, options: SaveOptions) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
-    if metadata.dpi and name != "WEBP":
+    if metadata.dpi and format_name != "WEBP":
         arguments["dpi"] = metadata.dpi
-    if name == "BMP":
+    if format_name == "BMP":
         return arguments
     if metadata.icc:
         arguments["icc_profile"] = metadata.icc
-    if metadata.exif and name != "TIFF":
+    if metadata.exif and format_name != "TIFF":
         arguments["exif"] = metadata.exif
-    if name == "PNG":
+    if format_name == "PNG":
         info = PngImagePlugin.PngInfo()
         if metadata.xmp:
             info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode("utf-8", "replace"), zip=len(metadata.xmp) > 4096)
         arguments["pnginfo"] = info
-    elif name == "TIFF":
+    elif format_name == "TIFF":
         arguments["compression"] = "tiff_adobe_deflate"
         if metadata.xmp:
             tags = TiffImagePlugin.ImageFileDirectory_v2()
             tags.tagtype[TiffImagePlugin.XMP] = TiffTags.BYTE
             tags[TiffImagePlugin.XMP] = metadata.xmp
             arguments["tiffinfo"] = tags
-    elif metadata.xmp and not (name == "JPEG" and len(metadata.xmp) > JPEG_XMP_BYTES):
+    elif metadata.xmp and not (format_name == "JPEG" and len(metadata.xmp) > JPEG_XMP_BYTES):
         arguments["xmp"] = metadata.xmp
-    if name == "JPEG":
+    if format_name == "JPEG":
         subsampling = {"444": "4:4:4", "422": "4:2:2", "420": "4:2:0"}[options.subsampling]
         arguments |= {"quality": options.quality or 95, "subsampling": subsampling, "optimize": True}
-    elif name == "WEBP":
+    elif format_name == "WEBP":
         arguments |= {"lossless": True} if options.quality is None else {"quality": options.quality}
         # Otherwise the encoder discards the colour under transparent pixels.
         arguments["exact"] = True

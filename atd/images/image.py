@@ -1,4 +1,4 @@
-"""A decoded image: pixels, metadata, and the exception of everything that reads or writes one."""
+"""A decoded image, the header of one that is not decoded yet, and how samples become tensors and back."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from atd.errors import ImageError, InputError
 
-class ImageError(ValueError):
-    """A file that cannot be read or written as asked; the message is one sentence that names the file."""
+SAMPLE_PEAKS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535}
+"""Full intensity of integer samples; that of float samples is 1."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Metadata:
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class ImageData:
     """A decoded image, upright.
 
     pixels    (h, w, c) uint8, uint16 or float32 in [0, 1]; c is 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha
@@ -36,12 +39,17 @@ class Picture:
     format: str = "PNG"
 
 
-class Header(NamedTuple):
+class ImageHeader(NamedTuple):
     """What a file says before its pixels are decoded."""
 
     shape: tuple[int, int, int]
-    """(h, w, c) of the upright image, in the layout of `Picture`."""
+    """(h, w, c) of the upright image, in the layout of `ImageData`."""
     dtype: np.dtype
+
+    @property
+    def is_gray(self) -> bool:
+        """One channel, or two of which the second is alpha."""
+        return self.shape[2] <= 2
 
 
 @dataclass(frozen=True)
@@ -57,13 +65,27 @@ class SaveOptions:
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
-            raise ValueError(f"expected a quality from 1 to 100, got {self.quality}")
+            raise InputError(f"expected a quality from 1 to 100, got {self.quality}")
         if self.subsampling not in ("444", "422", "420"):
-            raise ValueError(f"expected subsampling 444, 422 or 420, got {self.subsampling!r}")
+            raise InputError(f"expected subsampling 444, 422 or 420, got {self.subsampling!r}")
 
 
 def check_unit_range(pixels: np.ndarray) -> None:
-    """Refuse float samples outside [0, 1], which would be cut off in the result."""
+    """Refuse float samples outside [0, 1], which would be cut off in the result, with an `ImageError`."""
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= 1):
         raise ImageError(f"float samples lie between {low:g} and {high:g}, expected [0, 1]: scale the image first")
+
+
+def samples_to_tensor(pixels: np.ndarray) -> Tensor:
+    """(h, w, c) uint8, uint16 or float → a new (c, h, w) float32 tensor; integers are divided by their peak."""
+    x = torch.from_numpy(np.array(np.moveaxis(pixels, 2, 0), dtype=np.float32, order="C"))
+    peak = SAMPLE_PEAKS.get(pixels.dtype)
+    return x.div_(peak) if peak else x
+
+
+def tensor_to_samples(x: Tensor, dtype: np.dtype) -> np.ndarray:
+    """(c, h, w) float32 in [0, 1], which is used up → (h, w, c) of `dtype`, rounded to the nearest sample."""
+    peak = SAMPLE_PEAKS.get(dtype)
+    x = x.permute(1, 2, 0)
+    return np.ascontiguousarray((x.mul_(peak).round_() if peak else x).numpy().astype(dtype))

@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def lanczos(x: Tensor, height: int, width: int) -> Tensor:
-    """(c, h, w) float32 on the CPU → (c, height, width), by Pillow's antialiased Lanczos filter of three lobes."""
+    """(…, h, w) float32 on the CPU → (…, height, width), by Pillow's antialiased Lanczos filter of three lobes."""
     if x.shape[-2:] == (height, width):
         return x
     planes = [
         Image.fromarray(plane.numpy(), mode=None).resize((width, height), Image.Resampling.LANCZOS)
-        for plane in x.contiguous()
+        for plane in x.contiguous().reshape(-1, *x.shape[-2:])
     ]
-    return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes]))
+    return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes])).reshape(*x.shape[:-2], height, width)

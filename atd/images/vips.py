@@ -2,32 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
+from atd.errors import ImageError
 from atd.images.exif import lasting_exif
-from atd.images.image import Header, ImageError, Metadata, Picture, check_unit_range
+from atd.images.image import ImageData, ImageHeader, Metadata, check_unit_range, samples_to_tensor
+from atd.system import import_extra
 
-DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
+DTYPES = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16), "float": np.dtype(np.float32)}
+"""Sample types by libvips' name for them."""
 CLASSIC_TIFF_BYTES = 3_900_000_000
 """Samples beyond which a TIFF is written as BigTIFF; offsets of the classic one end at 4 GiB."""
 
 
-def import_vips(purpose: str) -> Any:
-    """The module pyvips, or a sentence that names the extra."""
-    try:
-        import pyvips
-    except (ImportError, OSError) as error:
-        raise ImageError(f"{purpose} needs libvips: pip install 'atd-restoration[io]'") from error
-    return pyvips
+def import_vips(purpose: str) -> ModuleType:
+    """The module pyvips; for want of it a `MissingExtraError`, in which `purpose` is a noun phrase."""
+    return import_extra("pyvips", purpose=purpose, extra="io")
 
 
-def open_vips(path: Path, access: str = "sequential") -> Any:
-    """An upright pyvips image of a single page, 1 to 4 channels, and uchar, ushort or float samples."""
-    pyvips = import_vips(f"{path}: reading it")
+class VipsFile:
+    """An image file that libvips has open: a single page, 1 to 4 channels, and uchar, ushort or float samples.
+
+    Attributes:
+        header: size, channels and sample type of the upright image.
+    """
+
+    def __init__(self, path: Path, access: str = "sequential") -> None:
+        """Open `path`.
+
+        Raises:
+            ImageError: the file is an image of another kind.
+            MissingExtraError: libvips is not installed.
+            pyvips.Error: libvips cannot read the file.
+        """
+        image = _open(path, access)
+        self.header = _header(image)
+        self._image = image
+
+    def decode(self, metadata: Metadata | None = None) -> ImageData:
+        """Pixels and metadata; `metadata` wins over what libvips reports."""
+        pixels = self._image.numpy()
+        pixels = pixels.reshape(*pixels.shape[:2], -1)
+        if pixels.dtype == np.float32:
+            check_unit_range(pixels)
+        return ImageData(pixels, metadata or self.metadata(), "TIFF")
+
+    def metadata(self) -> Metadata:
+        """Profile, EXIF, XMP and resolution."""
+        image = self._image
+
+        def blob(name: str) -> bytes | None:
+            return bytes(image.get(name)) if image.get_typeof(name) else None
+
+        dpi = (image.xres * 25.4, image.yres * 25.4)
+        exif = Image.Exif()
+        if data := blob("exif-data"):
+            exif.load(data)
+        return Metadata(
+            icc=blob("icc-profile-data"),
+            exif=lasting_exif(exif),
+            xmp=blob("xmp-data"),
+            # libvips says one pixel a millimetre where a file says nothing.
+            dpi=dpi if min(dpi) > 25.5 else None,
+        )
+
+
+def _open(path: Path, access: str) -> Any:
+    pyvips = import_vips(f"reading {path}")
     # libvips remembers files by name: without revalidate, one that has changed since would be read as it was.
     image = pyvips.Image.new_from_file(str(path), fail_on="truncated", access=access, revalidate=True)
     pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
@@ -40,43 +88,102 @@ def open_vips(path: Path, access: str = "sequential") -> Any:
     return image.autorot()
 
 
-def probe_vips(path: Path) -> Header:
-    """Size, channels and sample type, from the header."""
-    image = open_vips(path)
-    return Header((image.height, image.width, image.bands), np.dtype(DTYPES[image.format]))
+def _header(image: Any) -> ImageHeader:
+    return ImageHeader((image.height, image.width, image.bands), DTYPES[image.format])
 
 
-def read_vips(path: Path, metadata: Metadata | None = None) -> Picture:
-    """Decode a PNG, PPM or TIFF of any depth; `metadata` wins over what libvips reports."""
-    image = open_vips(path)
-    pixels = image.numpy()
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    if pixels.dtype == np.float32:
-        check_unit_range(pixels)
-    return Picture(pixels, metadata or metadata_of_vips(image), "TIFF")
+def open_regions(path: Path, header: ImageHeader, *, eight_bit: bool = False) -> Callable[[int, int, int, int], Tensor]:
+    """Open an image that is too large to decode, to be read by regions.
+
+    Args:
+        header: channels and sample type to present the image in; libvips and Pillow read some files differently.
+        eight_bit: `header` says 8 bits where the file has 16.
+
+    Returns:
+        ``read(top, bottom, left, right)``, which gives that region as (c, bottom-top, right-left) float32 in [0, 1].
+    """
+    pyvips = import_vips(f"reading {path} by regions")
+    image = _open(path, "random")
+    if _header(image) != header:
+        image = _as_in_header(image, header.shape[2], eight_bit)
+    region, dtype, bands = pyvips.Region.new(image), DTYPES[image.format], image.bands
+
+    def read(top: int, bottom: int, left: int, right: int) -> Tensor:
+        data = region.fetch(left, top, right - left, bottom - top)
+        pixels = np.frombuffer(data, dtype).reshape(bottom - top, right - left, bands)
+        if dtype.kind == "f":
+            check_unit_range(pixels)
+        return samples_to_tensor(pixels)
+
+    return read
 
 
-def metadata_of_vips(image: Any) -> Metadata:
-    """Profile, EXIF, XMP and resolution of a pyvips image."""
+def _as_in_header(image: Any, channels: int, eight_bit: bool) -> Any:
+    """Other channels or fewer bits: an alpha channel that is a palette entry, 1-bit gray, 16 bits read as 8."""
+    if eight_bit and image.format == "ushort":
+        image = (image >> 8).cast("uchar")
+    if image.bands == channels:
+        return image
+    if image.bands > channels and channels in (1, 3):
+        return image.extract_band(0, n=channels)
+    if image.bands in (1, 2) and channels in (3, 4):
+        colour = image.extract_band(0).bandjoin([image.extract_band(0)] * 2)
+        return colour.bandjoin(image.extract_band(1)) if image.bands == 2 else colour
+    raise ImageError(f"an image of {image.bands} channels was expected to have {channels}: convert it to RGB first")
 
-    def blob(name: str) -> bytes | None:
-        return bytes(image.get(name)) if image.get_typeof(name) else None
 
-    dpi = (image.xres * 25.4, image.yres * 25.4)
-    exif = Image.Exif()
-    if data := blob("exif-data"):
-        exif.load(data)
-    return Metadata(
-        icc=blob("icc-profile-data"),
-        exif=lasting_exif(exif),
-        xmp=blob("xmp-data"),
-        # libvips says one pixel a millimetre where a file says nothing.
-        dpi=dpi if min(dpi) > 25.5 else None,
+def encode_vips(path: Path, image: ImageData, format_name: str) -> None:
+    """Encode pixels of any depth as PNG or TIFF, metadata included."""
+    pyvips = import_vips(f"writing more than 8 bits per colour sample to {path}")
+    pixels = np.ascontiguousarray(image.pixels)
+    interpretation = _interpretation(pixels.shape[2], pixels.dtype)
+    encoded = pyvips.Image.new_from_array(pixels, interpretation=interpretation)
+    _save(_with_metadata(encoded, image.metadata), path, format_name)
+
+
+def encode_raw(
+    raw: Path,
+    header: ImageHeader,
+    path: Path,
+    size: tuple[int, int],
+    metadata: Metadata,
+    format_name: str,
+) -> None:
+    """Encode a file of bare samples as PNG or TIFF without holding it.
+
+    Args:
+        raw: rows of samples as `header` says, without anything else.
+        path: the file to write.
+        size: height and width of the result; others than those of `header` are reached by a Lanczos filter.
+    """
+    pyvips = import_vips(f"encoding {path} from its rows")
+    height, width, channels = header.shape
+    image = pyvips.Image.rawload(
+        str(raw),
+        width,
+        height,
+        channels,
+        format=next(name for name, dtype in DTYPES.items() if dtype == header.dtype),
+        interpretation=_interpretation(channels, header.dtype),
+        access="sequential",
+        revalidate=True,
     )
+    if size != (height, width):
+        image = image.resize(size[1] / width, vscale=size[0] / height, kernel="lanczos3")
+        image = image.crop(0, 0, size[1], size[0])
+    _save(_with_metadata(image, metadata), path, format_name)
 
 
-def vips_with_metadata(image: Any, metadata: Metadata) -> Any:
-    """`image` with the metadata attached, for the savers of libvips."""
+def _interpretation(channels: int, dtype: np.dtype) -> str:
+    gray = channels <= 2
+    if dtype.kind == "f":
+        return "b-w" if gray else "scrgb"
+    if dtype == np.uint16:
+        return "grey16" if gray else "rgb16"
+    return "b-w" if gray else "srgb"
+
+
+def _with_metadata(image: Any, metadata: Metadata) -> Any:
     pyvips = import_vips("writing metadata")
     resolution = {"xres": metadata.dpi[0] / 25.4, "yres": metadata.dpi[1] / 25.4} if metadata.dpi else {}
     image = image.copy(**resolution)
@@ -87,23 +194,10 @@ def vips_with_metadata(image: Any, metadata: Metadata) -> Any:
     return image
 
 
-def write_vips(path: Path, picture: Picture, name: str) -> None:
-    """Encode 16-bit or float pixels of several channels as PNG or TIFF."""
-    pyvips = import_vips(f"{path}: writing more than 8 bits per colour sample")
-    pixels = picture.pixels
-    channels = pixels.shape[2]
-    interpretation = {"u": {2: "grey16", 3: "rgb16", 4: "rgb16"}, "f": {2: "b-w", 3: "scrgb", 4: "scrgb"}}
-    image = pyvips.Image.new_from_array(
-        np.ascontiguousarray(pixels), interpretation=interpretation[pixels.dtype.kind][channels]
-    )
-    save_vips(vips_with_metadata(image, picture.metadata), path, name)
-
-
-def save_vips(image: Any, path: Path, name: str) -> None:
-    """Encode a pyvips image as PNG or TIFF (BigTIFF where 4 GiB would not do)."""
-    if name == "PNG":
+def _save(image: Any, path: Path, format_name: str) -> None:
+    if format_name == "PNG":
         image.pngsave(str(path), keep="all")
     else:
-        size = image.width * image.height * image.bands * np.dtype(DTYPES[image.format]).itemsize
+        size = image.width * image.height * image.bands * DTYPES[image.format].itemsize
         big = size > CLASSIC_TIFF_BYTES
         image.tiffsave(str(path), compression="deflate", predictor="horizontal", bigtiff=big, keep="all")

@@ -6,15 +6,25 @@ import fnmatch
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from atd.images.files import SUFFIXES
+from torch import nn
+
+from atd.errors import InputError
+from atd.images import SUFFIXES, ImageData, ImageHeader, open_image, write_image
+from atd.restoration.api import restore_image
+from atd.restoration.options import FileOptions, RestoreOptions
+from atd.restoration.plan import FilePlan, part_of, plan_file
+from atd.restoration.progress import Callback
+from atd.restoration.streaming import stream_file
 
 READABLE_SUFFIXES = (*SUFFIXES, ".gif", ".ppm", ".pgm", ".pnm")
 """Endings of the files that are taken from a folder; a file named itself may have any."""
 FORMAT_SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
+"""The ending of results by the format that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +33,25 @@ class Job:
 
     source: Path
     target: Path
+    gray_target: Path | None = None
+    """Where it goes if the file turns out to be gray and another network, with another name, restores those."""
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """Every place where the result may go."""
+        return (self.target,) if self.gray_target is None else (self.target, self.gray_target)
+
+    def decided(self, header: ImageHeader) -> Job:
+        """The job with the one target that is right for a file of this header."""
+        return Job(self.source, self.gray_target if self.gray_target and header.is_gray else self.target)
 
 
-class Outcome(NamedTuple):
-    """What became of a job; `message` says why it failed."""
+class JobResult(NamedTuple):
+    """What became of a job; `error` says why it failed."""
 
     job: Job
     status: Literal["restored", "skipped", "failed"]
-    message: str = ""
+    error: BaseException | None = None
 
 
 def label_of(model: str) -> str:
@@ -46,6 +67,7 @@ def plan_jobs(
     output: Path,
     *,
     label: str,
+    gray_label: str | None = None,
     format: str = "same",
     recursive: bool = False,
     include: Sequence[str] = (),
@@ -57,40 +79,43 @@ def plan_jobs(
         inputs: files and folders. A folder gives the image files in it; with `recursive` also those below, and the
             tree is mirrored under `output`.
         output: a file when there is one input file and the ending names a format; else a folder.
-        label: goes into the names: ``<stem>_<label>.<ext>``.
+        label: goes into the names of results: ``<stem>_<label>.<ext>``.
+        gray_label: the label of gray files, when another network restores them.
         format: "same" (as the input where that can be written, else png), "png", "jpg", "webp" or "tiff".
         include, exclude: shell patterns, matched with a file's name and with its path below the folder; only for the
             contents of folders.
 
     Raises:
-        ValueError: an input does not exist, nothing is left, or two inputs would have the same output.
+        InputError: an input does not exist, nothing is left, or two inputs would have the same output.
     """
     for path in inputs:
         if not path.exists():
-            raise ValueError(f"{path} does not exist")
+            raise InputError(f"{path} does not exist")
     if len(inputs) == 1 and inputs[0].is_file() and output.suffix.lower() in SUFFIXES and not output.is_dir():
         if format != "same" and SUFFIXES[output.suffix.lower()] != SUFFIXES[FORMAT_SUFFIXES[format]]:
-            raise ValueError(f"--format {format} contradicts the output file {output}: leave one of them out")
+            raise InputError(f"--format {format} contradicts the output file {output}: leave one of them out")
         return [Job(inputs[0], output)]
     if output.is_file():
-        raise ValueError(f"{output} is a file, but the results of several files need a folder")
+        raise InputError(f"{output} is a file, but the results of several files need a folder")
     jobs: list[Job] = []
     for path in inputs:
         if path.is_dir():
-            files = _files_of(path, output, recursive, include, exclude)
-            jobs += [Job(path / file, _target(file, output, label, format)) for file in files]
+            folder, files = path, _files_of(path, output, recursive, include, exclude)
         else:
-            jobs.append(Job(path, _target(Path(path.name), output, label, format)))
+            folder, files = path.parent, [Path(path.name)]
+        for file in files:
+            gray_target = _target(file, output, gray_label, format) if gray_label else None
+            jobs.append(Job(folder / file, _target(file, output, label, format), gray_target))
     # A second run over a folder that holds its own results must not restore those again.
-    results = {job.target.resolve() for job in jobs}
+    results = {target.resolve() for job in jobs for target in job.targets}
     jobs = [job for job in dict.fromkeys(jobs) if job.source.resolve() not in results]
     if not jobs:
-        raise ValueError(f"no image files in {', '.join(str(path) for path in inputs)}")
+        raise InputError(f"no image files in {', '.join(str(path) for path in inputs)}")
     origin: dict[Path, Path] = {}
     for job in jobs:
         other = origin.setdefault(job.target, job.source)
         if other != job.source:
-            raise ValueError(f"{other} and {job.source} would both be written to {job.target}: restore them apart")
+            raise InputError(f"{other} and {job.source} would both be written to {job.target}: restore them apart")
     return jobs
 
 
@@ -103,7 +128,7 @@ def _files_of(
         return any(fnmatch.fnmatch(text, pattern) for text in (file.name, file.as_posix()) for pattern in patterns)
 
     inside = output.resolve() if output.resolve() != folder.resolve() else None
-    found = []
+    files: list[Path] = []
     for path in sorted(folder.rglob("*") if recursive else folder.iterdir()):
         file = path.relative_to(folder)
         if path.suffix.lower() not in READABLE_SUFFIXES or path.name.startswith(".") or not path.is_file():
@@ -111,8 +136,8 @@ def _files_of(
         if inside is not None and path.resolve().is_relative_to(inside):
             continue
         if (not include or matches(file, include)) and not matches(file, exclude):
-            found.append(file)
-    return found
+            files.append(file)
+    return files
 
 
 def _target(file: Path, output: Path, label: str, format: str) -> Path:
@@ -123,55 +148,108 @@ def _target(file: Path, output: Path, label: str, format: str) -> Path:
     return output / file.parent / f"{file.stem}_{label}{suffix}"
 
 
+class _Prepared(NamedTuple):
+    """A job whose file has been looked at; `plan` is None where the result is there already."""
+
+    job: Job
+    plan: FilePlan | None
+    decoded: ImageData | None = None
+    """None where the file is streamed."""
+
+
 def run_jobs(
     jobs: Iterable[Job],
+    network_for: Callable[[ImageHeader], nn.Module],
+    options: RestoreOptions,
+    files: FileOptions,
     *,
-    decode: Callable[[Job], Any],
-    restore: Callable[[Job, Any], Any],
-    encode: Callable[[Job, Any], object],
+    scale: int,
+    progress: Callable[[int, Job], AbstractContextManager[Callback | None]],
     overwrite: bool = False,
     workers: int = 1,
-) -> Iterator[Outcome]:
-    """Run `decode` and `encode` on threads beside `restore`, which runs here; yield outcomes as they become known.
+) -> Iterator[JobResult]:
+    """Restore files, decoding and encoding on threads beside the network, which runs here; yield results as they come.
 
-    An exception concerns its file only. An existing target is skipped unless `overwrite`. At most `workers` pictures
-    wait before the network and as many behind it, which bounds the memory.
+    An exception concerns its file only. An existing target is skipped unless `overwrite`; so is an unfinished one an
+    error unless `overwrite` or ``files.resume``. At most `workers` images wait before the network and as many behind
+    it, which bounds the memory.
+
+    Args:
+        network_for: the network for a file of this header.
+        scale: of all those networks.
+        progress: gives the callback for a job and its number, from 1 on, for as long as the job runs.
+
+    Raises:
+        InputError: `workers` is less than one.
     """
     if workers < 1:
-        raise ValueError(f"expected jobs >= 1, got {workers}")
-    pending = deque(jobs)
-    decoding: deque[tuple[Job, Future[Any]]] = deque()
-    encoding: deque[tuple[Job, Future[object]]] = deque()
+        raise InputError(f"expected jobs >= 1, got {workers}")
+    pending = deque(enumerate(jobs, start=1))
+    preparing: deque[tuple[int, Job, Future[_Prepared]]] = deque()
+    encoding: deque[tuple[Job, Future[None]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="atd-image")
     try:
-        while pending or decoding or encoding:
-            while pending and len(decoding) < workers:
-                job = pending.popleft()
-                if job.target.exists() and not overwrite:
-                    yield Outcome(job, "skipped")
+        while pending or preparing or encoding:
+            while pending and len(preparing) < workers:
+                number, job = pending.popleft()
+                if not overwrite and all(target.exists() for target in job.targets):
+                    yield JobResult(Job(job.source, job.target), "skipped")
                 else:
-                    decoding.append((job, pool.submit(decode, job)))
-            if len(encoding) >= workers or not decoding:
+                    preparing.append((number, job, pool.submit(_prepare, job, files, scale, options, overwrite)))
+            if len(encoding) >= workers or not preparing:
                 if encoding:
                     yield _finished(*encoding.popleft())
                 continue
-            job, picture = decoding.popleft()
+            number, job, future = preparing.popleft()
             try:
-                restored = restore(job, picture.result())
+                job, plan, decoded = future.result()
+                if plan is None:
+                    yield JobResult(job, "skipped")
+                    continue
+                with progress(number, job) as callback:
+                    restored = _restore(network_for(plan.header), plan, decoded, options, callback)
             except Exception as error:
-                yield Outcome(job, "failed", describe(error))
+                yield JobResult(job, "failed", error)
+                continue
+            # Held no longer than needed: the next image is being decoded already.
+            del decoded, future
+            if restored is None:
+                yield JobResult(job, "restored")
             else:
-                encoding.append((job, pool.submit(encode, job, restored)))
+                encoding.append((job, pool.submit(_encode, plan, restored)))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _finished(job: Job, future: Future[object]) -> Outcome:
+def _prepare(job: Job, files: FileOptions, scale: int, options: RestoreOptions, overwrite: bool) -> _Prepared:
+    """Open a file once: where its result goes, how it is restored, and its pixels unless it is streamed."""
+    with open_image(job.source, eight_bit=files.eight_bit) as image:
+        job = job.decided(image.header)
+        if job.target.exists() and not overwrite:
+            return _Prepared(job, None)
+        part = part_of(job.target)
+        if part.exists() and not (files.resume or overwrite):
+            raise InputError(f"{part} is an unfinished result: --resume goes on with it, --overwrite begins anew")
+        plan = plan_file(image, job.target, scale, options.outscale, files)
+        return _Prepared(job, plan, None if plan.stream else image.decode())
+
+
+def _restore(
+    network: nn.Module, plan: FilePlan, decoded: ImageData | None, options: RestoreOptions, callback: Callback | None
+) -> ImageData | None:
+    """The restored image; None where it has been streamed to its file already."""
+    if decoded is not None:
+        return restore_image(network, decoded, options, callback)
+    plan.target.parent.mkdir(parents=True, exist_ok=True)
+    stream_file(network, plan, options, callback)
+    return None
+
+
+def _encode(plan: FilePlan, restored: ImageData) -> None:
+    plan.target.parent.mkdir(parents=True, exist_ok=True)
+    write_image(plan.target, restored, plan.options.save)
+
+
+def _finished(job: Job, future: Future[None]) -> JobResult:
     error = future.exception()
-    return Outcome(job, "restored") if error is None else Outcome(job, "failed", describe(error))
-
-
-def describe(error: BaseException) -> str:
-    """One line for the user; the type is named where the error was not written for one."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError | OSError | MemoryError) and text else f"{type(error).__name__}: {text}"
+    return JobResult(job, "restored") if error is None else JobResult(job, "failed", error)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from atd.errors import InputError
+
 Network = Callable[[Tensor], Tensor]
 
 
@@ -73,7 +75,7 @@ def through_network(network: Network, x: Tensor, takes: int | None) -> Tensor:
         size = restored.shape[-2:]
         # Cb and Cr depend on B - Y and R - Y only: the same change of all three channels keeps them.
         return _bicubic(x, size) + (restored - _bicubic(gray, size))
-    raise ValueError(f"the network takes {takes} channels, which an image of {channels} channels cannot be turned into")
+    raise InputError(f"the network takes {takes} channels, which an image of {channels} channels cannot be turned into")
 
 
 def _bicubic(x: Tensor, size: torch.Size) -> Tensor:

@@ -9,6 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from atd.errors import NotEnoughDiskError, NotEnoughMemoryError
+from atd.restoration.network import size_multiple_of
+from atd.system import install_hint
+
 BYTES_PER_PIXEL = {
     ("ATD", 216): (14_100, 27_700),
     ("ATD", 48): (2_300, 5_200),
@@ -63,19 +67,25 @@ def free_disk(folder: Path) -> int:
 
 
 def require_disk(size: int, target: Path) -> None:
-    """Refuse, before any work, what the free disk cannot hold."""
+    """Refuse, before any work, what the free disk cannot hold, with a `NotEnoughDiskError`."""
     free = free_disk(target.absolute().parent)
     if size > free:
-        raise OSError(f"{target} needs up to {size / 1e9:.2f} GB of disk, but {free / 1e9:.2f} GB are free there")
+        raise NotEnoughDiskError(
+            f"{target} needs up to {size / 1e9:.2f} GB of disk, but {free / 1e9:.2f} GB are free there"
+        )
 
 
-def require_ram(size: int, what: str) -> None:
-    """Refuse, before any work, what the free RAM cannot hold."""
+def require_ram(size: int, work: str) -> None:
+    """Refuse, before any work, what the free RAM cannot hold, with a `NotEnoughMemoryError`.
+
+    Args:
+        work: a noun phrase for the message.
+    """
     free = free_ram()
     if free is not None and size > free:
-        raise MemoryError(
-            f"{what} needs about {size / 1e9:.1f} GB of RAM, but {free / 1e9:.1f} GB are free: restore a part of the "
-            f"image, or stream from file to file with extra io (pip install 'atd-restoration[io]')"
+        raise NotEnoughMemoryError(
+            f"{work} needs about {size / 1e9:.1f} GB of RAM, but {free / 1e9:.1f} GB are free: restore a part of the "
+            f"image, or stream from file to file with extra io ({install_hint('io')})"
         )
 
 
@@ -93,7 +103,7 @@ def bytes_per_pixel(model: nn.Module, device: torch.device) -> float:
 
 def estimate(model: nn.Module, height: int, width: int, batch_size: int = 1, *, device: torch.device) -> int:
     """Peak bytes that one call on a (batch_size, c, height, width) tile takes beyond the weights."""
-    multiple = int(getattr(model, "size_multiple", 1) or 1)
+    multiple = size_multiple_of(model)
     padded = -(-height // multiple) * multiple * -(-width // multiple) * multiple
     return int(batch_size * padded * bytes_per_pixel(model, device)) + (CPU_OVERHEAD if device.type == "cpu" else 0)
 
@@ -112,7 +122,7 @@ def largest_tile(
     budget = int(free * USABLE) - reserve
     if estimate(model, height, width, device=device) <= budget:
         return None
-    multiple = int(getattr(model, "size_multiple", 1) or 1)
+    multiple = size_multiple_of(model)
     low, high = 1, -(-max(height, width) // multiple)
     while low < high:
         middle = (low + high + 1) // 2
@@ -120,3 +130,13 @@ def largest_tile(
         fits = estimate(model, min(tile, height), min(tile, width), batch_size, device=device) <= budget
         low, high = (middle, high) if fits else (low, middle - 1)
     return low * multiple
+
+
+def largest_batch(model: nn.Module, height: int, width: int, batch_size: int, *, device: torch.device) -> int:
+    """How many tiles of this size fit into free memory at once: at most `batch_size`, at least one."""
+    free = free_bytes(device)
+    if free is None:
+        return batch_size
+    while batch_size > 1 and estimate(model, height, width, batch_size, device=device) > free * USABLE:
+        batch_size -= 1
+    return batch_size

@@ -1,18 +1,26 @@
-"""The arguments of `restore` that concern the computation, and the size of what it gives."""
+"""What a caller may choose about a restoration: one object for the pixels, one for files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from atd.restoration.progress import Callback
-from atd.restoration.runner import Tile
+from atd.errors import InputError
+from atd.images import SaveOptions
+
+Tile = int | None | Literal["auto"]
+"""How an image is cut: "auto" as memory allows, None not at all, a number of pixels at most so long a side."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The arguments of `restore` that concern the computation."""
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """The arguments of `restore` that decide the pixels; their meaning is described there.
+
+    Raises:
+        InputError: one of them is impossible.
+    """
 
     tile: Tile = "auto"
     overlap: int = 32
@@ -20,28 +28,27 @@ class Settings:
     outscale: float | None = None
     self_ensemble: bool = False
     dtype: torch.dtype | None = None
-    callback: Callback | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.tile in ("auto", None) or (_is_integer(self.tile) and self.tile >= 0)):
+            raise InputError(f'expected tile="auto", None (untiled) or a number of pixels from 1 on, got {self.tile!r}')
+        if not (_is_integer(self.overlap) and self.overlap >= 0):
+            raise InputError(f"expected overlap >= 0 pixels, got {self.overlap!r}")
+        if not (_is_integer(self.batch_size) and self.batch_size >= 1):
+            raise InputError(f"expected batch_size >= 1, got {self.batch_size!r}")
+        if self.outscale is not None and not 0 < self.outscale < float("inf"):
+            raise InputError(f"expected outscale > 0, got {self.outscale}")
 
 
-def output_size(height: int, width: int, scale: int, outscale: float | None) -> tuple[int, int]:
-    """Height and width of the result."""
-    factor = scale if outscale is None else outscale
-    if not 0 < factor < float("inf"):
-        raise ValueError(f"expected outscale > 0, got {outscale}")
-    return max(round(height * factor), 1), max(round(width * factor), 1)
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """The arguments of `restore_file` that are about files; their meaning is described there."""
+
+    save: SaveOptions | None = None
+    eight_bit: bool = False
+    stream: bool | None = None
+    resume: bool = False
 
 
-def passes(scale: int, outscale: float | None) -> int:
-    """How often the network is applied: until its scales multiply to `outscale`, and at least once."""
-    count = 1
-    while outscale is not None and scale > 1 and scale**count < outscale:
-        count += 1
-    return count
-
-
-def ram_needed(shape: tuple[int, ...], scale: int, outscale: float | None) -> int:
-    """Bytes that restoring an (h, w, c) picture in memory takes beside the network's own."""
-    height, width, channels = shape
-    largest = max(scale ** passes(scale, outscale), outscale or 0)
-    # The float32 result, its rounded copy, what the tiler holds in between, and the input.
-    return int(height * width * channels * 4 * (largest**2 * 2.5 + 2))
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

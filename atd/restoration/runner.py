@@ -8,86 +8,33 @@ from __future__ import annotations
 
 import copy
 import gc
-import time
-import warnings
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from atd.errors import InputError, NotEnoughMemoryError
 from atd.models import RestorationModel
 from atd.restoration import memory
 from atd.restoration.channels import through_network
-from atd.restoration.progress import Callback, TileProgress
-from atd.restoration.tiling import AxisPlan, Span, discarded, join_columns, join_rows, plan_axis, tile_limit
+from atd.restoration.network import HALF, channels_of, compute_dtype, device_of, dtype_of, scale_of, size_multiple_of
+from atd.restoration.options import RestoreOptions, Tile
+from atd.restoration.progress import TileCounter
+from atd.restoration.tiling import (
+    AxisPlan,
+    Span,
+    discarded,
+    join_columns,
+    join_rows,
+    plan_axis,
+    plan_tiles,
+    tile_limit,
+)
 
-HALF = (torch.bfloat16, torch.float16)
-
-
-Tile = int | None | Literal["auto"]
-
-
-def scale_of(model: nn.Module) -> int:
-    """Output pixels per input pixel; 1 for a module that does not say."""
-    return int(getattr(model, "scale", 1) or 1)
-
-
-def channels_of(model: nn.Module) -> int | None:
-    """Channels the network takes; None for a module that does not say and then takes what it is given."""
-    return getattr(model, "in_channels", None)
-
-
-def multiple_of(model: nn.Module) -> int:
-    """What the sides of a tile should be a multiple of."""
-    return int(getattr(model, "size_multiple", 1) or 1)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the network's weights lie; the CPU for a network without any."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """The floating-point type of the weights; float32 for a network without any."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.is_floating_point():
-            return tensor.dtype
-    return torch.float32
-
-
-def check_device(model: nn.Module, device: str | torch.device | None) -> torch.device:
-    """The device of `model`, after refusing a request for another one: a module that somebody holds is never moved."""
-    own = device_of(model)
-    if device is not None:
-        wanted = torch.device(device)
-        if wanted.type != own.type or (wanted.index is not None and wanted.index != own.index):
-            raise ValueError(
-                f"the model is on {own}, but device={str(wanted)!r} was asked for: move it yourself with "
-                f"model.to({str(wanted)!r}), or give the model's name instead of a module"
-            )
-    return own
-
-
-def compute_dtype(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype:
-    """The precision tiles are computed in: as asked; else that of half-precision weights; else bfloat16 on a GPU that
-    has it; else that of the weights. float16 is only ever used on request, here or by weights stored so."""
-    weights = dtype_of(model)
-    if dtype is None:
-        if weights == torch.float32 and device_of(model).type == "cuda" and torch.cuda.is_bf16_supported(False):
-            return torch.bfloat16
-        return weights
-    if dtype not in (torch.float32, torch.float64, *HALF):
-        raise ValueError(f"expected dtype float32, float64, bfloat16 or float16, got {dtype}")
-    if dtype != weights and not (weights == torch.float32 and dtype in HALF):
-        raise ValueError(
-            f"the model's weights are {weights}, which cannot be computed in {dtype}: "
-            f"convert them with model.to({dtype}) or load them so"
-        )
-    return dtype
+logger = logging.getLogger("atd.restoration")
 
 
 class TileRunner:
@@ -100,7 +47,7 @@ class TileRunner:
         self.self_ensemble = self_ensemble
         self.scale = scale_of(model)
         self.takes = channels_of(model)
-        self.warned = False
+        self.told = False
         self.float32_model: nn.Module | None = None
 
     def __call__(self, batch: Tensor) -> Tensor:
@@ -108,21 +55,20 @@ class TileRunner:
         return through_network(self._network, batch.to(self.device), self.takes).cpu()
 
     def _network(self, batch: Tensor) -> Tensor:
-        """The network alone, on its device and for its number of channels; finite or a ValueError."""
+        """The network alone, on its device and for its number of channels; finite or an InputError."""
         output = self._ensemble(self.model, batch, self.dtype)
         finite = output.flatten(1).isfinite().all(dim=1)
         if not finite.all() and self.dtype in HALF:
-            if not self.warned:
-                warnings.warn(
-                    f"the network gave non-finite values in {self.dtype}; such tiles are computed again in float32",
-                    stacklevel=2,
+            if not self.told:
+                logger.warning(
+                    "the network gave non-finite values in %s; such tiles are computed again in float32", self.dtype
                 )
-                self.warned = True
+                self.told = True
             for index in (~finite).nonzero().flatten().tolist():
                 output[index] = self._ensemble(self._full_precision(), batch[index : index + 1], torch.float32)[0]
             finite = output.flatten(1).isfinite().all(dim=1)
         if not finite.all():
-            raise ValueError("the network gave non-finite values: its weights or the image hold NaN or infinity")
+            raise InputError("the network gave non-finite values: its weights or the image hold NaN or infinity")
         return output
 
     def _full_precision(self) -> nn.Module:
@@ -154,10 +100,10 @@ class TileRunner:
         with torch.no_grad(), autocast:
             output = model(image)
         if not isinstance(output, Tensor) or output.ndim != 4:
-            raise ValueError(f"expected the network to return a (b, c, h, w) tensor, got {type(output).__name__}")
+            raise InputError(f"expected the network to return a (b, c, h, w) tensor, got {type(output).__name__}")
         expected = (batch.shape[-2] * self.scale, batch.shape[-1] * self.scale)
         if tuple(output.shape[-2:]) != expected:
-            raise ValueError(
+            raise InputError(
                 f"the network turned {tuple(batch.shape[-2:])} into {tuple(output.shape[-2:])}, but its scale "
                 f"{self.scale} means {expected}: set model.scale"
             )
@@ -180,96 +126,107 @@ class Strip(NamedTuple):
     """Finished rows of the result."""
 
     top: int
+    """Row of the result that they begin at."""
     rows: Tensor
+    """(n, c, rows, w·scale) float32, not clamped."""
     position: Position
 
 
 @dataclass(frozen=True)
 class Source:
-    """An image that is read by regions: `read` gives (c, bottom-top, right-left) float32 in [0, 1]."""
+    """Images of one size that are read by regions."""
 
+    count: int
     height: int
     width: int
     read: Callable[[int, int, int, int], Tensor]
-    """``read(top, bottom, left, right)``"""
+    """``read(top, bottom, left, right)`` gives (count, c, bottom-top, right-left) float32 in [0, 1]."""
 
     @classmethod
-    def of(cls, x: Tensor) -> Source:
-        return cls(x.shape[-2], x.shape[-1], lambda top, bottom, left, right: x[:, top:bottom, left:right])
+    def of(cls, images: Tensor) -> Source:
+        """(n, c, h, w) float32 in [0, 1] on the CPU."""
+        count, _, height, width = images.shape
+        return cls(count, height, width, lambda top, bottom, left, right: images[..., top:bottom, left:right])
 
 
 def choose_tile(
-    runner: TileRunner, height: int, width: int, tile: Tile, batch_size: int = 1, longest: int | None = None
+    runner: TileRunner,
+    height: int,
+    width: int,
+    tile: Tile,
+    batch_size: int = 1,
+    *,
+    count: int = 1,
+    longest: int | None = None,
 ) -> int:
-    """Longest tile side in pixels for an image; at least the image's longer side when it stays untiled.
+    """Longest tile side in pixels for images of this size; at least their longer side when they stay untiled.
 
     Args:
+        count: images that are restored at once.
         longest: a limit for ``tile="auto"`` that has nothing to do with the network.
     """
-    multiple = multiple_of(runner.model)
+    multiple = size_multiple_of(runner.model)
     untiled = -(-max(height, width) // multiple) * multiple
     if tile == "auto":
         # A tiled result is put together in RAM.
-        together = height * width * runner.scale**2 * 4 * (runner.takes or 3) if runner.device.type == "cpu" else 0
+        on_cpu = runner.device.type == "cpu"
+        together = count * height * width * runner.scale**2 * 4 * (runner.takes or 3) if on_cpu else 0
         fitting = memory.largest_tile(
             runner.model, height, width, device=runner.device, batch_size=batch_size, reserve=together
         )
         fitting = untiled if fitting is None else fitting
-        if longest is not None:
-            fitting = min(fitting, tile_limit(longest, multiple))
-        if fitting < max(height, width):
-            warnings.warn(
-                f"the {width}x{height} image does not fit into memory at once and is restored in tiles of {fitting}, "
-                f"which changes the result slightly where a network looks at the whole image",
-                stacklevel=2,
-            )
-        return fitting
+        return fitting if longest is None else min(fitting, tile_limit(longest, multiple))
     if tile is None or tile == 0:
         return untiled
-    if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
-        raise ValueError(f'expected tile="auto", None (untiled) or a number of pixels from 1 on, got {tile!r}')
     return min(tile_limit(tile, multiple), untiled)
+
+
+def count_tiles(model: nn.Module, count: int, height: int, width: int, options: RestoreOptions) -> int:
+    """How many tiles `strips` will compute for `count` images of this size, if memory stays as it is."""
+    runner = TileRunner(model, options.dtype, options.self_ensemble)
+    tile = choose_tile(runner, height, width, options.tile, options.batch_size, count=count)
+    return count * plan_tiles(height, width, tile, options.overlap, size_multiple_of(model)).count
 
 
 def strips(
     model: nn.Module,
-    image: Source,
-    *,
-    tile: Tile = "auto",
-    overlap: int = 32,
-    batch_size: int = 1,
-    self_ensemble: bool = False,
-    dtype: torch.dtype | None = None,
-    callback: Callback | None = None,
+    images: Source,
+    options: RestoreOptions,
+    counter: TileCounter,
     resume: Position | None = None,
 ) -> Iterator[Strip]:
-    """Yield the result from top to bottom in strips of finished rows, (c, rows, width·scale) float32, not clamped.
+    """Yield the results from top to bottom in strips of finished rows, (n, c, rows, width·scale) float32, not clamped.
 
-    Out of memory means a new plan with smaller tiles for the rows that are not finished yet.
+    Tiles of several images go through the network together. Out of memory means a new plan with smaller tiles for the
+    rows that are not finished yet.
 
     Args:
+        images: one image, or several of the same size.
         resume: the position of the last strip that a run before had finished; that strip is computed once more,
             because the next one is faded into it, and yielded again.
     """
-    if batch_size < 1 or not isinstance(batch_size, int):
-        raise ValueError(f"expected batch_size >= 1, got {batch_size!r}")
-    if overlap < 0 or not isinstance(overlap, int):
-        raise ValueError(f"expected overlap >= 0 pixels, got {overlap!r}")
-    runner = TileRunner(model, dtype, self_ensemble)
-    scale, multiple = runner.scale, multiple_of(model)
+    runner = TileRunner(model, options.dtype, options.self_ensemble)
+    scale, multiple, batch_size, overlap = runner.scale, size_multiple_of(model), options.batch_size, options.overlap
+    height, width = images.height, images.width
     if resume is None:
-        position = Position(choose_tile(runner, image.height, image.width, tile, batch_size), 0, 0)
+        tile = choose_tile(runner, height, width, options.tile, batch_size, count=images.count)
+        if options.tile == "auto" and tile < max(height, width):
+            tell_tiles(height, width, tile)
+        position = Position(tile, 0, 0)
     else:
         position = resume
-    rows, columns = _plan(image, position, overlap, multiple)
-    clock = _Clock(callback, len(columns.tiles) * (len(rows.tiles) - position.index))
+    rows, columns = _plan(images, position, overlap, multiple)
+    if options.tile == "auto" and len(rows.tiles) == len(columns.tiles) == 1:
+        # "auto" has made sure of one whole image, which is worth more than several at a time.
+        batch_size = memory.largest_batch(model, height, width, min(batch_size, images.count), device=runner.device)
+    counter.plan(images.count * len(columns.tiles) * (len(rows.tiles) - position.index))
     tail: Tensor | None = None
     faded = Span(0, 0)
     index = position.index
     while index < len(rows.tiles):
         row = rows.tiles[index]
         try:
-            strip = _compute_strip(runner, image, row, columns, batch_size, clock)
+            strip = _compute_strip(runner, images, row, columns, batch_size, counter)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -281,44 +238,67 @@ def strips(
                 torch.cuda.empty_cache()
             if batch_size > 1:
                 batch_size = 1
+                counter.plan(images.count * len(columns.tiles) * (len(rows.tiles) - index))
                 continue
             smaller = _smaller_tile(rows, columns, multiple, runner.device)
-            warnings.warn(f"out of memory on {runner.device}: going on with tiles of {smaller}", stacklevel=2)
+            logger.warning("out of memory on %s: going on with tiles of %d", runner.device, smaller)
             origin = max(faded.start - discarded(min(overlap, smaller // 2)), 0) if tail is not None else row.start
             position = Position(smaller, origin, 0)
-            rows, columns = _plan(image, position, overlap, multiple)
+            rows, columns = _plan(images, position, overlap, multiple)
             index = 0
             if tail is not None:
                 faded = Span(faded.start, min(faded.stop, rows.seam_after(0).start))
-            clock.replan(len(columns.tiles) * len(rows.tiles))
+            counter.plan(images.count * len(columns.tiles) * len(rows.tiles))
             continue
         fade_in = faded if tail is not None else rows.seam_before(index)
         fade_out = rows.seam_after(index)
         top = fade_in.start if tail is not None else fade_in.stop
-        rows_done = join_rows(tail, strip, row.start, fade_in, fade_out, scale)
-        tail, faded = strip[:, fade_out.scaled(scale).within(row.start * scale)].clone(), fade_out
-        finished = Strip(top * scale, rows_done, Position(position.tile, position.origin, index))
+        finished_rows = join_rows(tail, strip, row.start, fade_in, fade_out, scale)
+        tail, faded = strip[..., fade_out.scaled(scale).within(row.start * scale), :].clone(), fade_out
+        finished = Strip(top * scale, finished_rows, Position(position.tile, position.origin, index))
         # A generator keeps its variables: nothing here may hold this strip while the next one is computed.
-        del strip, rows_done
+        del strip, finished_rows
         yield finished
         del finished
         index += 1
 
 
-def _plan(image: Source, position: Position, overlap: int, multiple: int) -> tuple[AxisPlan, AxisPlan]:
-    rows = plan_axis(image.height, position.tile, overlap, multiple, position.origin)
-    return rows, plan_axis(image.width, position.tile, overlap, multiple)
+def tell_tiles(height: int, width: int, tile: int) -> None:
+    """Log that an image is cut because of memory."""
+    logger.warning(
+        "the %dx%d image does not fit into memory at once and is restored in tiles of %d, "
+        "which changes the result slightly where a network looks at the whole image",
+        width,
+        height,
+        tile,
+    )
+
+
+def _plan(images: Source, position: Position, overlap: int, multiple: int) -> tuple[AxisPlan, AxisPlan]:
+    rows = plan_axis(images.height, position.tile, overlap, multiple, position.origin)
+    return rows, plan_axis(images.width, position.tile, overlap, multiple)
 
 
 def _compute_strip(
-    runner: TileRunner, image: Source, row: Span, columns: AxisPlan, batch_size: int, clock: _Clock
+    runner: TileRunner, images: Source, row: Span, columns: AxisPlan, batch_size: int, counter: TileCounter
 ) -> Tensor:
+    """One row of tiles of every image, (n, c, row, width·scale)."""
+    places = [(span, index) for span in columns.tiles for index in range(images.count)]
+
     def tiles() -> Iterator[Tensor]:
-        for first in range(0, len(columns.tiles), batch_size):
-            spans = columns.tiles[first : first + batch_size]
-            batch = torch.stack([image.read(row.start, row.stop, span.start, span.stop) for span in spans])
-            yield from runner(batch)
-            clock.tick(len(spans))
+        """The tiles of all images at one place, (n, c, row, column)."""
+        waiting: list[Tensor] = []
+        for first in range(0, len(places), batch_size):
+            chosen = places[first : first + batch_size]
+            regions = (images.read(row.start, row.stop, span.start, span.stop)[index] for span, index in chosen)
+            batch = torch.stack(list(regions))
+            waiting += runner(batch).unbind()
+            del batch
+            while len(waiting) >= images.count:
+                # A copy only where there are several: an untiled result is as large as the image's.
+                yield torch.stack(waiting[: images.count]) if images.count > 1 else waiting[0][None]
+                del waiting[: images.count]
+            counter.finish(len(chosen))
 
     return join_columns(tiles(), columns, runner.scale)
 
@@ -327,7 +307,9 @@ def _smaller_tile(rows: AxisPlan, columns: AxisPlan, multiple: int, device: torc
     longest = max(rows.size, columns.size)
     smaller = tile_limit(int(longest * 0.7), multiple)
     if smaller >= longest or longest <= 8:
-        raise MemoryError(f"out of memory on {device} with tiles of {longest}, and smaller ones are not possible")
+        raise NotEnoughMemoryError(
+            f"out of memory on {device} with tiles of {longest}, and smaller ones are not possible"
+        )
     return smaller
 
 
@@ -339,22 +321,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         sign in text for sign in ("out of memory", "DefaultCPUAllocator", "not enough memory")
     )
-
-
-class _Clock:
-    """Counts tiles and tells the callback."""
-
-    def __init__(self, callback: Callback | None, total: int) -> None:
-        self.callback, self.total, self.done = callback, total, 0
-        self.start = time.monotonic()
-
-    def replan(self, remaining: int) -> None:
-        self.total = self.done + remaining
-
-    def tick(self, count: int) -> None:
-        self.done += count
-        self.total = max(self.total, self.done)
-        if self.callback is not None:
-            elapsed = time.monotonic() - self.start
-            remaining = elapsed / self.done * (self.total - self.done)
-            self.callback(TileProgress(self.done, self.total, elapsed, remaining))

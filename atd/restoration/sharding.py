@@ -11,10 +11,11 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from atd.errors import AtdError, InputError
 from atd.restoration.batch import Job
 
-# Ranks wait for the slowest one at the end only, and a folder may take days.
 PATIENCE = timedelta(days=30)
+"""Ranks wait for the slowest one at the end only, and a folder may take days."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ class Shard:
         if self.rank == 0:
             try:
                 message[0] = plan()
-            except (ValueError, OSError) as error:
+            except (AtdError, OSError) as error:
                 message[1] = str(error)
         dist.broadcast_object_list(message)
         if not isinstance(message[0], list):
-            raise ValueError(message[1])
+            raise InputError(str(message[1]))
         return message[0][self.rank :: self.world_size]
 
     def total(self, counts: dict[str, int]) -> dict[str, int]:

@@ -26,9 +26,11 @@ class Span(NamedTuple):
 
     @property
     def size(self) -> int:
+        """How many pixels it holds."""
         return self.stop - self.start
 
     def scaled(self, scale: int) -> Span:
+        """The pixels of the result that belong to it."""
         return Span(self.start * scale, self.stop * scale)
 
     def within(self, origin: int) -> slice:
@@ -66,6 +68,7 @@ class TilePlan:
 
     @property
     def count(self) -> int:
+        """How many tiles there are."""
         return len(self.rows.tiles) * len(self.columns.tiles)
 
 

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
 from restoration_networks import Nearest
 
-from atd.images.files import probe, read_image, write_image
-from atd.images.image import ImageError, Metadata, Picture, SaveOptions
+from atd.errors import ImageError, MissingExtraError
+from atd.images import ImageData, Metadata, SaveOptions, probe, read_image, write_image
 from atd.restoration import memory
 from atd.restoration.api import restore, restore_file
 
@@ -84,10 +84,10 @@ def test_every_depth_and_channel_count_survives_bit_for_bit(tmp_path, dtype, cha
     tifffile = pytest.importorskip("tifffile")
     pixels = noise(channels=channels, dtype=dtype)
     (tmp_path / "in.png").write_bytes(png_bytes(pixels))
-    picture = read_image(tmp_path / "in.png")
-    assert picture.pixels.dtype == dtype
-    assert np.array_equal(picture.pixels, pixels)
-    write_image(tmp_path / f"out{ending}", picture)
+    image_data = read_image(tmp_path / "in.png")
+    assert image_data.pixels.dtype == dtype
+    assert np.array_equal(image_data.pixels, pixels)
+    write_image(tmp_path / f"out{ending}", image_data)
     if ending == ".png":
         assert np.array_equal(png_pixels(tmp_path / "out.png"), pixels)
     else:
@@ -141,11 +141,11 @@ def test_sixteen_bit_colour_without_libvips_is_refused_or_converted_on_request(t
     monkeypatch.setitem(sys.modules, "pyvips", None)
     pixels = noise(dtype=np.uint16)
     (tmp_path / "in.png").write_bytes(png_bytes(pixels))
-    with pytest.raises(ImageError, match=r"in\.png.*pip install 'atd-restoration\[io\]'"):
+    with pytest.raises(MissingExtraError, match=r"in\.png.*pip install 'atd-restoration\[io\]'"):
         read_image(tmp_path / "in.png")
     with pytest.warns(UserWarning, match="read with 8 bits"):
-        picture = read_image(tmp_path / "in.png", eight_bit=True)
-    assert np.array_equal(picture.pixels, (pixels >> 8).astype(np.uint8))
+        image_data = read_image(tmp_path / "in.png", eight_bit=True)
+    assert np.array_equal(image_data.pixels, (pixels >> 8).astype(np.uint8))
 
 
 def test_sixteen_bit_tiff_and_ppm_are_not_cut_to_eight(tmp_path):
@@ -160,9 +160,9 @@ def test_sixteen_bit_tiff_and_ppm_are_not_cut_to_eight(tmp_path):
 
 
 def test_sixteen_bits_into_jpeg_are_rounded_with_a_warning(tmp_path):
-    picture = Picture(np.full((8, 8, 1), 40_000, np.uint16))
+    image_data = ImageData(np.full((8, 8, 1), 40_000, np.uint16))
     with pytest.warns(UserWarning, match="JPEG holds 8 bits"):
-        write_image(tmp_path / "out.jpg", picture)
+        write_image(tmp_path / "out.jpg", image_data)
     assert abs(int(np.asarray(Image.open(tmp_path / "out.jpg"))[4, 4]) - round(40_000 / 257)) <= 1
 
 
@@ -198,11 +198,11 @@ def test_cmyk_is_converted_by_its_profile_or_refused(tmp_path):
     source = pyvips.Image.new_from_array(flat, interpretation="srgb")
     source.icc_transform("cmyk", input_profile="srgb").jpegsave(str(tmp_path / "in.jpg"), Q=98, subsample_mode="off")
     assert Image.open(tmp_path / "in.jpg").mode == "CMYK"
-    picture = read_image(tmp_path / "in.jpg")
+    image_data = read_image(tmp_path / "in.jpg")
     reference = pyvips.Image.new_from_file(str(tmp_path / "in.jpg")).icc_transform("srgb", intent="perceptual").numpy()
-    assert np.abs(picture.pixels.astype(int) - reference).max() <= 2
-    assert picture.metadata.icc is not None
-    assert "sRGB" in (ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(picture.metadata.icc))))
+    assert np.abs(image_data.pixels.astype(int) - reference).max() <= 2
+    assert image_data.metadata.icc is not None
+    assert "sRGB" in (ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(image_data.metadata.icc))))
     Image.new("CMYK", (4, 4)).save(tmp_path / "bare.jpg")
     with pytest.raises(ImageError, match="CMYK without a colour profile"):
         read_image(tmp_path / "bare.jpg")
@@ -245,8 +245,8 @@ def test_profile_exif_xmp_and_resolution_survive(tmp_path, ending):
         assert float(image.getexif().get_ifd(0x8769)[0x829A]) == pytest.approx(1 / 250)
         # The stored size of the source would be wrong for the result.
         assert 0xA002 not in image.getexif().get_ifd(0x8769)
-        found = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-        assert (found.encode() if isinstance(found, str) else found).rstrip(b"\0") == XMP
+        xmp_kept = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+        assert (xmp_kept.encode() if isinstance(xmp_kept, str) else xmp_kept).rstrip(b"\0") == XMP
         if ending != ".webp":
             assert float(image.info["dpi"][0]) == pytest.approx(300, abs=0.1)
 
@@ -256,12 +256,12 @@ def test_metadata_survives_sixteen_bit_colour(tmp_path, ending):
     pytest.importorskip("pyvips")
     exif = exif_of()
     metadata = Metadata(icc=SRGB, exif=exif.tobytes(), xmp=XMP, dpi=(300.0, 300.0))
-    write_image(tmp_path / f"a{ending}", Picture(noise(dtype=np.uint16), metadata))
+    write_image(tmp_path / f"a{ending}", ImageData(noise(dtype=np.uint16), metadata))
     restore_file(Nearest(scale=2), tmp_path / f"a{ending}", tmp_path / f"b{ending}")
     with Image.open(tmp_path / f"b{ending}") as image:
         assert image.info["icc_profile"] == SRGB
-        found = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-        assert (found.encode() if isinstance(found, str) else found).rstrip(b"\0") == XMP
+        xmp_kept = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+        assert (xmp_kept.encode() if isinstance(xmp_kept, str) else xmp_kept).rstrip(b"\0") == XMP
         assert float(image.info["dpi"][0]) == pytest.approx(300, abs=0.1)
         assert image.getexif()[0x010F] == "Maker"
 
@@ -275,10 +275,10 @@ def test_orientation_is_applied_and_removed(tmp_path, orientation, ending):
     )
     with Image.open(tmp_path / f"in{ending}") as image:
         reference = np.asarray(ImageOps.exif_transpose(image))
-    picture = read_image(tmp_path / f"in{ending}")
-    assert np.array_equal(picture.pixels, reference)
-    assert probe(tmp_path / f"in{ending}").shape == picture.pixels.shape
-    write_image(tmp_path / "out.png", picture)
+    image_data = read_image(tmp_path / f"in{ending}")
+    assert np.array_equal(image_data.pixels, reference)
+    assert probe(tmp_path / f"in{ending}").shape == image_data.pixels.shape
+    write_image(tmp_path / "out.png", image_data)
     with Image.open(tmp_path / "out.png") as image:
         assert 0x0112 not in image.getexif()
         assert image.getexif()[0x010F] == "Maker"
@@ -292,34 +292,34 @@ def test_orientation_is_applied_and_removed(tmp_path, orientation, ending):
 
 
 def test_jpeg_quality_and_subsampling(tmp_path):
-    picture = Picture(noise(64, 64))
+    image_data = ImageData(noise(64, 64))
     sizes = []
     for options in (SaveOptions(quality=98), SaveOptions(quality=50), SaveOptions(quality=50, subsampling="420")):
-        write_image(tmp_path / "out.jpg", picture, options)
+        write_image(tmp_path / "out.jpg", image_data, options)
         sizes.append((tmp_path / "out.jpg").stat().st_size)
     assert sizes[0] > sizes[1] > sizes[2]
 
 
 def test_webp_is_lossless_unless_a_quality_is_given(tmp_path):
     pixels = noise(channels=4)
-    write_image(tmp_path / "a.webp", Picture(pixels))
+    write_image(tmp_path / "a.webp", ImageData(pixels))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.webp")), pixels)
-    write_image(tmp_path / "b.webp", Picture(pixels), SaveOptions(quality=60))
+    write_image(tmp_path / "b.webp", ImageData(pixels), SaveOptions(quality=60))
     assert not np.array_equal(np.asarray(Image.open(tmp_path / "b.webp")), pixels)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_bmp(tmp_path, channels):
     pixels = noise(channels=channels)
-    write_image(tmp_path / "a.bmp", Picture(pixels))
+    write_image(tmp_path / "a.bmp", ImageData(pixels))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.bmp")).reshape(pixels.shape), pixels)
 
 
 def test_metadata_that_a_format_cannot_hold_is_told(tmp_path):
-    picture = Picture(noise(), Metadata(icc=SRGB, xmp=XMP))
+    image_data = ImageData(noise(), Metadata(icc=SRGB, xmp=XMP))
     with pytest.warns(UserWarning, match="BMP cannot hold the colour profile and XMP"):
-        write_image(tmp_path / "a.bmp", picture)
-    long = Picture(noise(), Metadata(icc=SRGB, xmp=XMP * 2000))
+        write_image(tmp_path / "a.bmp", image_data)
+    long = ImageData(noise(), Metadata(icc=SRGB, xmp=XMP * 2000))
     with pytest.warns(UserWarning, match="JPEG cannot hold the XMP of 116000 bytes"):
         write_image(tmp_path / "a.jpg", long)
     assert Image.open(tmp_path / "a.jpg").info["icc_profile"] == SRGB
@@ -328,7 +328,7 @@ def test_metadata_that_a_format_cannot_hold_is_told(tmp_path):
 @pytest.mark.parametrize("name", ["a.jpg", "a.bmp"])
 def test_formats_without_transparency_refuse_it(tmp_path, name):
     with pytest.raises(ImageError, match="cannot hold transparency; write png"):
-        write_image(tmp_path / name, Picture(noise(channels=4)))
+        write_image(tmp_path / name, ImageData(noise(channels=4)))
     assert not list(tmp_path.iterdir())
 
 
@@ -341,7 +341,7 @@ def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(tmp_path, monkeypa
 
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        write_image(tmp_path / "out.png", Picture(noise()))
+        write_image(tmp_path / "out.png", ImageData(noise()))
     assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
     assert (tmp_path / "out.png").read_text() == "old"
 

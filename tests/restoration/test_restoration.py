@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
-import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from PIL import Image
 from restoration_networks import Convolution, Learned, Nearest
 from torch import nn
 
+from atd.errors import NotEnoughMemoryError
 from atd.restoration import memory
 from atd.restoration.api import restore, restore_file, restore_tensor
 
@@ -72,11 +72,11 @@ def test_untiled_is_one_call_with_the_whole_image():
     assert network.seen == [(1, 3, 50, 33)]
 
 
-def test_out_of_memory_means_smaller_tiles_and_the_same_result():
+def test_out_of_memory_means_smaller_tiles_and_the_same_result(caplog):
     x = torch.rand(3, 150, 120)
     network = Nearest(size_multiple=8, most_pixels=3000)
-    with pytest.warns(UserWarning, match="out of memory on cpu: going on with tiles of"):
-        result = restore_tensor(network, x, tile=None)
+    result = restore_tensor(network, x, tile=None)
+    assert "out of memory on cpu: going on with tiles of" in caplog.text
     assert torch.equal(result, x.repeat_interleave(4, -1).repeat_interleave(4, -2))
 
 
@@ -88,7 +88,7 @@ def test_out_of_memory_with_a_batch_means_single_tiles_first():
     assert network.seen[-1] == (1, 3, 48, 48)
 
 
-def test_out_of_memory_in_the_middle_keeps_finished_rows():
+def test_out_of_memory_in_the_middle_keeps_finished_rows(caplog):
     class Shrinking(Convolution):
         """Has room for large tiles at first; memory runs low after the first strip."""
 
@@ -102,18 +102,16 @@ def test_out_of_memory_in_the_middle_keeps_finished_rows():
 
     x = torch.rand(1, 200, 200)
     network = Shrinking(2, in_channels=1)
-    with pytest.warns(UserWarning, match="out of memory"):
-        result = restore_tensor(network, x, tile=64, overlap=16)
+    result = restore_tensor(network, x, tile=64, overlap=16)
+    assert "out of memory" in caplog.text
     assert torch.allclose(result, Convolution(2, 1)(x[None])[0], atol=1e-6)
     # A strip of four tiles was done; one call failed; beginning anew with tiles of 44 would need another 7 x 7.
     assert network.calls < 4 + 1 + 7 * 7
 
 
 def test_out_of_memory_with_the_smallest_tile_is_an_error_in_one_sentence():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(MemoryError, match="smaller ones are not possible"):
-            restore_tensor(Nearest(most_pixels=0), torch.rand(3, 64, 64))
+    with pytest.raises(NotEnoughMemoryError, match="smaller ones are not possible"):
+        restore_tensor(Nearest(most_pixels=0), torch.rand(3, 64, 64))
 
 
 def test_other_errors_of_a_network_are_not_swallowed():
@@ -125,12 +123,12 @@ def test_other_errors_of_a_network_are_not_swallowed():
         restore_tensor(Broken(), torch.rand(3, 8, 8))
 
 
-def test_auto_tiles_when_the_image_does_not_fit_and_says_so(monkeypatch):
+def test_auto_tiles_when_the_image_does_not_fit_and_says_so(monkeypatch, caplog):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 40_000_000)
     x = torch.rand(3, 100, 90)
     network = Nearest(size_multiple=8)
-    with pytest.warns(UserWarning, match="is restored in tiles of"):
-        result = restore_tensor(network, x)
+    result = restore_tensor(network, x)
+    assert "the 90x100 image does not fit into memory at once and is restored in tiles of" in caplog.text
     assert len(network.seen) > 1
     assert torch.equal(result, x.repeat_interleave(4, -1).repeat_interleave(4, -2))
 
@@ -152,7 +150,7 @@ def test_self_ensemble_is_the_mean_of_the_eight_symmetries():
 
 
 @pytest.mark.parametrize("where", ["weights", "autocast"])
-def test_non_finite_half_precision_is_computed_again_in_float32_and_said_once(where):
+def test_non_finite_half_precision_is_computed_again_in_float32_and_said_once(where, caplog):
     class Overflowing(Learned):
         def forward(self, x):
             # Beyond 65504, float16 is infinite; only bright tiles get there.
@@ -166,10 +164,8 @@ def test_non_finite_half_precision_is_computed_again_in_float32_and_said_once(wh
     network = Overflowing().half() if where == "weights" else Overflowing()
     x = torch.rand(3, 60, 60) * 0.01
     x[:, 40:, 40:] += 0.9
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        result = restore_tensor(network, x, tile=20, overlap=4, dtype=torch.float16)
-    assert sum("computed again in float32" in str(one.message) for one in caught) == 1
+    result = restore_tensor(network, x, tile=20, overlap=4, dtype=torch.float16)
+    assert caplog.text.count("computed again in float32") == 1
     reference = restore_tensor(copy.deepcopy(network).float(), x, tile=20, overlap=4)
     assert result.isfinite().all()
     assert (result - reference).abs().max() < 0.05

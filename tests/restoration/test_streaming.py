@@ -16,9 +16,10 @@ import torch
 from PIL import Image, ImageCms, PngImagePlugin
 from restoration_networks import Convolution, Learned, Nearest
 
+from atd.errors import MissingExtraError
 from atd.restoration import memory
 from atd.restoration.api import restore, restore_file
-from atd.restoration.streaming import part_of
+from atd.restoration.plan import part_of
 
 pyvips = pytest.importorskip("pyvips")
 TESTS = Path(__file__).parents[1]
@@ -114,7 +115,7 @@ def test_metadata_is_read_without_decoding_the_image(tmp_path, monkeypatch):
 def test_without_libvips_one_sentence(tmp_path, monkeypatch):
     Image.fromarray(noise()).save(tmp_path / "in.png")
     monkeypatch.setitem(sys.modules, "pyvips", None)
-    with pytest.raises(ValueError, match=r"needs libvips: pip install 'atd-restoration\[io\]'"):
+    with pytest.raises(MissingExtraError, match=r"needs pyvips: pip install 'atd-restoration\[io\]'"):
         restore_file(Nearest(), tmp_path / "in.png", tmp_path / "out.png", stream=True)
     assert names(tmp_path) == ["in.png"]
 
@@ -159,7 +160,7 @@ def test_an_interrupted_run_goes_on_from_its_finished_rows(tmp_path):
     assert np.array_equal(np.asarray(Image.open(target)), expected)
 
 
-def test_a_run_that_ran_out_of_memory_goes_on_with_its_smaller_tiles(tmp_path):
+def test_a_run_that_ran_out_of_memory_goes_on_with_its_smaller_tiles(tmp_path, caplog):
     class Shrinking(Convolution):
         calls = 0
 
@@ -171,8 +172,8 @@ def test_a_run_that_ran_out_of_memory_goes_on_with_its_smaller_tiles(tmp_path):
 
     Image.fromarray(noise()).save(tmp_path / "in.png")
     source, target = tmp_path / "in.png", tmp_path / "out.png"
-    with pytest.warns(UserWarning, match="out of memory"):
-        interrupt(Shrinking(2), source, target, at=3 + 24, tile=48, overlap=16)
+    interrupt(Shrinking(2), source, target, at=3 + 24, tile=48, overlap=16)
+    assert "out of memory" in caplog.text
     assert json.loads((tmp_path / "out.png.part.json").read_text())["position"]["tile"] < 40
     restore_file(Shrinking(2), source, target, tile=48, overlap=16, resume=True)
     expected = restore(Convolution(2), noise())

@@ -1,0 +1,82 @@
+"""What restoration wants to know of a network, for our own and for any module: scale, channels, device, precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from atd.errors import InputError
+
+HALF = (torch.bfloat16, torch.float16)
+"""The half precisions."""
+
+
+def scale_of(model: nn.Module) -> int:
+    """Output pixels per input pixel; 1 for a module that does not say."""
+    return int(getattr(model, "scale", 1) or 1)
+
+
+def channels_of(model: nn.Module) -> int | None:
+    """Channels the network takes; None for a module that does not say and then takes what it is given."""
+    return getattr(model, "in_channels", None)
+
+
+def size_multiple_of(model: nn.Module) -> int:
+    """What the sides of a tile should be a multiple of."""
+    return int(getattr(model, "size_multiple", 1) or 1)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the network's weights lie; the CPU for a network without any."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The floating-point type of the weights; float32 for a network without any."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return torch.float32
+
+
+def check_device(model: nn.Module, device: str | torch.device | None) -> torch.device:
+    """The device of `model`, after refusing a request for another one: a module that somebody holds is never moved.
+
+    Raises:
+        InputError: the module is elsewhere.
+    """
+    own = device_of(model)
+    if device is not None:
+        wanted = torch.device(device)
+        if wanted.type != own.type or (wanted.index is not None and wanted.index != own.index):
+            raise InputError(
+                f"the model is on {own}, but device={str(wanted)!r} was asked for: move it yourself with "
+                f"model.to({str(wanted)!r}), or give the model's name instead of a module"
+            )
+    return own
+
+
+def compute_dtype(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype:
+    """The precision tiles are computed in.
+
+    As asked; else that of half-precision weights; else bfloat16 on a GPU that has it; else that of the weights.
+    float16 is only ever used on request, here or by weights stored so.
+
+    Raises:
+        InputError: `dtype` is no floating-point type, or the weights cannot be computed in it.
+    """
+    weights = dtype_of(model)
+    if dtype is None:
+        if weights == torch.float32 and device_of(model).type == "cuda" and torch.cuda.is_bf16_supported(False):
+            return torch.bfloat16
+        return weights
+    if dtype not in (torch.float32, torch.float64, *HALF):
+        raise InputError(f"expected dtype float32, float64, bfloat16 or float16, got {dtype}")
+    if dtype != weights and not (weights == torch.float32 and dtype in HALF):
+        raise InputError(
+            f"the model's weights are {weights}, which cannot be computed in {dtype}: "
+            f"convert them with model.to({dtype}) or load them so"
+        )
+    return dtype
