@@ -17,8 +17,9 @@ from atd.errors import InputError
 from atd.models import RestorationModel
 from atd.ops.backend import Backend
 from atd.restoration.api import restore_tensor
+from atd.restoration.network import check_device, device_of, scale_of
+from atd.restoration.options import Tile
 from atd.restoration.progress import TileProgress
-from atd.restoration.runner import Tile, check_device, device_of, scale_of
 from atd.system import default_device
 
 BASELINES = ("bicubic", "lanczos", "identity")

@@ -14,7 +14,7 @@ from atd.evaluation.datasets import BenchmarkSet, find_sets
 from atd.evaluation.protocol import Protocol
 from atd.images.files import read_image
 from atd.metrics import Channel
-from atd.restoration.runner import channels_of
+from atd.restoration.network import channels_of
 from atd.tasks import UNKNOWN, Denoising, JpegArtefacts, SuperResolution, Task, make_task
 
 

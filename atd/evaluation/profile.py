@@ -13,7 +13,7 @@ import torch
 from atd.evaluation import cost
 from atd.evaluation.candidates import Candidate
 from atd.models import RestorationModel
-from atd.restoration.runner import device_of
+from atd.restoration.network import device_of
 
 
 @dataclass(frozen=True)
