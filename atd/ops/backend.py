@@ -13,14 +13,11 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import torch
 
 from atd.ops.native.library import can_use_native
-
-Backend = Literal["auto", "triton", "native", "torch", "reference"]
-BACKENDS: tuple[str, ...] = get_args(Backend)
+from atd.system.backends import BACKENDS, Backend
 
 # Minor versions before 3.2 miscompile masked dots of the sizes used here.
 _MIN_TRITON = (3, 2)
