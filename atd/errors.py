@@ -54,8 +54,8 @@ class MissingExtraError(AtdError, ImportError):
 def sentence_for(error: BaseException) -> str | None:
     """What the command line prints in place of a traceback; None where the traceback is what helps.
 
-    A sentence have the errors of this module, and an OSError that names a file: both are about something that the user
-    can mend. Everything else is a defect, here or below.
+    The errors of this module and an OSError that names a file are about something that the user can mend. Everything
+    else is a defect, here or below.
     """
     if isinstance(error, AtdError):
         return str(error)

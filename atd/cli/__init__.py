@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
+from atd.cli import console
+from atd.cli.command_parser import CommandParser
+
 COMMANDS = ("restore", "list", "info", "convert", "download", "evaluate", "compare", "train", "prepare")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
+    """The parser of the whole command line. Building it imports neither torch nor what the commands run."""
     from atd import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="atd",
+        usage="atd COMMAND [options]",
         description="Restore, evaluate and train with the ATD networks (Adaptive Token Dictionary).",
         epilog="atd COMMAND --help explains one command.",
+        common=("version",),
+        examples=(
+            ("atd restore -i photo.jpg -o large.png", "enlarge a photo four times"),
+            ("atd list", "the networks, and where their weights are"),
+        ),
     )
-    parser.add_argument("--version", action="version", version=f"atd {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="version", version=f"atd {__version__}", help="print the version")
+    parser.set_defaults(quiet=False, verbose=False, traceback=False)
+    subparsers = parser.add_subparsers(prog=parser.prog, dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         importlib.import_module(f"atd.cli.{command}").add_parser(subparsers)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0 done, 1 some files failed, 2 bad input, 130 interrupted."""
+    """Run the command line and return its exit status.
+
+    0: done. 1: some files failed. 2: an error that the user can mend, told in a sentence. 130: interrupted. Any other
+    exception is a defect and comes out of here as it is.
+    """
     args = build_parser().parse_args(argv)
-    try:
-        return args.run(args)
-    except KeyboardInterrupt:
-        print("atd: interrupted", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        # Errors of these kinds carry a sentence for the user; anything else is a defect and keeps its traceback.
-        print(f"atd: error: {error}", file=sys.stderr)
-        return 2
+    with console.shown_events(quiet=args.quiet, verbose=args.verbose):
+        try:
+            status = args.run(args)
+            sys.stdout.flush()
+            return status
+        except KeyboardInterrupt:
+            return console.report_interrupt()
+        except Exception as error:
+            if isinstance(error, BrokenPipeError) and console.reader_is_gone():
+                return console.PIPE_CLOSED
+            status = console.report_error(error, with_traceback=args.traceback)
+            if status is None and args.command in ("train", "prepare") and isinstance(error, ValueError):
+                # Until these say by the type of an error that it is meant for the user.
+                print(f"atd: error: {error}", file=sys.stderr)
+                status = console.BAD_INPUT
+            if status is None:
+                raise
+            return status

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atd.cli import arguments
+
+if TYPE_CHECKING:
+    from atd.cli.command_parser import Subcommands
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subcommands) -> None:
+    """Add the command to the parser of `atd`."""
     parser = subparsers.add_parser(
         "convert",
         help="turn a checkpoint into safetensors with a config, and place it in the cache",
         description="Turn a .pth, .pt, .ckpt or .safetensors checkpoint of ATD, ATD-U or ATD of CVPR 2024 into a "
         "folder of model.safetensors, config.json and a model card. With --as the file is checked to be that network "
         'and placed in the cache, and atd.load("NAME") then works without a request.',
+        common=("name", "output", "category_size", "img_range"),
+        examples=(
+            (
+                "atd convert 003_ATD_SRx4_finetune.pth --as atd_sr_x4",
+                "place a downloaded checkpoint in the cache: atd_sr_x4 then loads without a request",
+            ),
+            ("atd convert mine.pth -o mine", "turn a checkpoint of your own into the folder mine"),
+        ),
     )
-    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the checkpoint")
     parser.add_argument("--as", dest="name", metavar="NAME", help="name of atd list that the file holds the weights of")
-    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="write here instead")
+    arguments.add_output(parser, "write here instead", metavar="FOLDER")
     parser.add_argument(
         "--category-size",
         type=int,
@@ -30,6 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command; the exit status."""
     from atd import loading
 
     overrides = {}

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from atd.cli.command_parser import Subcommands
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subcommands) -> None:
+    """Add the command to the parser of `atd`."""
     parser = subparsers.add_parser(
         "download",
         help="fetch official weights into the cache",
         description="Fetch official weights, check that they fit their network, convert them and place them in the "
         "cache; afterwards atd.load(NAME) makes no request. Weights that are there already are left alone.",
+        common=("source",),
+        examples=(
+            ("atd download atd_sr_x4", "fetch one network"),
+            ('atd download "atd_u_*" --from drive', "fetch all that fit a pattern, from the authors' Google Drive"),
+        ),
         epilog="--from drive uses gdown (pip install atd-restoration[drive]). It follows gdown's documented interface "
         "and could not be tried against the real Google Drive, which may refuse a file after many downloads; then "
         "download the file in a browser and use atd convert.",
@@ -28,6 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command; the exit status."""
     from atd import loading, registry
     from atd.errors import LoadError
 

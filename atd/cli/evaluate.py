@@ -4,38 +4,69 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from atd.cli.restore import parse_tile
+from atd.cli import arguments
+
+if TYPE_CHECKING:
+    from atd.cli.command_parser import CommandParser, Subcommands
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subcommands) -> None:
+    """Add the command to the parser of `atd`."""
     parser = subparsers.add_parser(
         "evaluate",
         help="measure PSNR and SSIM on test sets",
         description="Measure PSNR and SSIM on test sets, under the protocol of the papers. Task, sets, scale, noise "
         "level or quality, channel and crop come from the network unless they are given.",
+        common=(
+            "data",
+            "sets",
+            "output",
+            "report",
+            "weights",
+            "scale",
+            "sigma",
+            "quality",
+            "tile",
+            "self_ensemble",
+            "device",
+        ),
+        examples=(
+            (
+                "atd evaluate atd_light_sr_x4 --weights bundled --data datasets --sets Set5",
+                "score the network inside this package on datasets/Set5",
+            ),
+            (
+                "atd evaluate bicubic --scale 4 --data photos -o scores --report",
+                "score plain enlarging on a folder of photos, and write a page with the images",
+            ),
+        ),
     )
     parser.add_argument(
-        "model", help="registry name, weights file or folder, hub repository, or bicubic, lanczos, identity"
+        "model",
+        metavar="MODEL",
+        help="a name of `atd list`, a weights file or folder, org/repo, or bicubic, lanczos, identity",
     )
     add_protocol_arguments(parser)
     add_settings_arguments(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results, table and restored images")
-    parser.add_argument("--no-images", action="store_true", help="save no restored images")
-    parser.add_argument("--report", action="store_true", help="write report.html into --out: one self-contained page")
+    results = parser.add_argument_group("results")
+    arguments.add_output(results, "folder for results, table and restored images", old=("--out",))
+    results.add_argument("--no-images", action="store_true", help="save no restored images")
+    results.add_argument("--report", action="store_true", help="also write report.html, one self-contained page")
     parser.set_defaults(run=run)
 
 
-def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
+def add_protocol_arguments(parser: CommandParser) -> None:
     """What is measured: shared with `atd compare`."""
     group = parser.add_argument_group("what is measured")
-    group.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of test sets, or of images")
-    group.add_argument("--sets", type=_names, metavar="A,B", help="sets, e.g. Set5,Set14; default: the papers'")
-    group.add_argument("--scale", type=int, help="super-resolution factor, for the baselines")
-    group.add_argument("--sigma", type=_level, help="noise level on the scale 0..255")
-    group.add_argument("--quality", type=int, help="JPEG quality")
+    arguments.add_data(group, "folder of test sets, or of images", required=True)
+    group.add_argument(
+        "--sets", type=arguments.names, metavar="A,B", help="sets, e.g. Set5,Set14; default: the papers'"
+    )
+    arguments.add_scale(group, "super-resolution factor, for the baselines")
+    arguments.add_sigma(group)
+    arguments.add_quality(group)
     group.add_argument("--channel", choices=("y", "rgb", "gray"), help="what is compared")
     group.add_argument("--crop", type=int, metavar="PIXELS", help="left out along each border")
     group.add_argument(
@@ -46,21 +77,16 @@ def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+def add_settings_arguments(parser: CommandParser) -> None:
     """How a network is run: shared with `atd compare`."""
     group = parser.add_argument_group("how the network is run")
-    group.add_argument("--weights", default="official", help="official, bundled, a file, a folder or a hub repository")
-    group.add_argument("--tile", type=parse_tile, default="auto", metavar="auto|0|N", help="tile side; 0 is untiled")
-    group.add_argument("--overlap", type=int, default=32, metavar="N", help="pixels that neighbouring tiles share (32)")
-    group.add_argument("--self-ensemble", action="store_true", help="average over the eight flips and rotations")
-    group.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU when there is one)")
-    group.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16", "float64"),
-        default="float32",
-        help="precision; unlike restoration, measuring is float32 by default",
+    arguments.add_weights(group)
+    arguments.add_tiling(group)
+    arguments.add_device(group)
+    arguments.add_dtype(
+        group, f"{', '.join(arguments.DTYPES)}; unlike restoration, measuring is float32 by default", default="float32"
     )
-    group.add_argument("--backend", choices=("auto", "triton", "native", "torch", "reference"), help="of the ops")
+    arguments.add_backend(group)
 
 
 def run_arguments(args: argparse.Namespace) -> dict[str, Any]:
@@ -75,6 +101,7 @@ def protocol_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command; the exit status."""
     from atd.evaluation import evaluate
 
     evaluation = evaluate(
@@ -84,22 +111,12 @@ def run(args: argparse.Namespace) -> int:
         scale=args.scale,
         **protocol_options(args),
         **run_arguments(args),
-        output=args.out,
+        output=args.output,
         images=not args.no_images,
         report=args.report,
         progress=True,
     )
     print(evaluation, end="")
-    if args.out is not None:
-        print(f"\nwritten to {args.out}", file=sys.stderr)
+    if args.output is not None:
+        print(f"\nwritten to {args.output}", file=sys.stderr)
     return 0
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _level(text: str) -> float:
-    """Whole levels as integers, as the papers write them."""
-    value = float(text)
-    return int(value) if value.is_integer() else value

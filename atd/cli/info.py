@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from atd.cli.command_parser import Subcommands
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subcommands) -> None:
+    """Add the command to the parser of `atd`."""
     parser = subparsers.add_parser(
         "info",
         help="print versions, device, backend and cache folders",
         description="Print versions, device, backend and why, and the folders in which weights are looked for.",
+        examples=(
+            ("atd info", "what to put into a bug report"),
+            ("ATD_BACKEND=torch atd info", "what runs when the environment variable asks for the backend torch"),
+        ),
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command; the exit status."""
     import os
     import platform
     from importlib.metadata import PackageNotFoundError, version

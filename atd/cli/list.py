@@ -5,28 +5,38 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from atd.errors import InputError
+
 if TYPE_CHECKING:
-    pass
+    from atd.cli.command_parser import Subcommands
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subcommands) -> None:
+    """Add the command to the parser of `atd`."""
     parser = subparsers.add_parser(
         "list",
         help="list the networks and where their weights are",
         description="List the networks of the registry. The column weights says where they are: bundled (in this "
         "package), cached (on this machine) or to fetch.",
+        examples=(
+            ("atd list", "all networks"),
+            ('atd list "atd_light*"', "those whose names begin with atd_light"),
+        ),
     )
-    parser.add_argument("pattern", nargs="?", default="*", help="shell pattern that the names must match")
+    parser.add_argument(
+        "pattern", nargs="?", default="*", metavar="PATTERN", help="shell pattern of the names, e.g. 'atd_u*'"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command; the exit status."""
     from atd import registry
     from atd.weights import hub
 
     names = registry.list_models(args.pattern)
     if not names:
-        raise ValueError(f"No network matches {args.pattern!r}; atd list shows all.")
+        raise InputError(f"No network matches {args.pattern!r}; atd list shows all.")
     rows = [("name", "class", "task", "channels", "parameters", "weights", "licence")]
     infos = [registry.get(name) for name in names]
     for info in infos:

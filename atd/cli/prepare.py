@@ -5,25 +5,47 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atd.cli import arguments
+
+if TYPE_CHECKING:
+    from atd.cli.command_parser import Subcommands
+
+EXAMPLES = (
+    (
+        "atd prepare sr -i DIV2K_train_HR -o datasets/DIV2K --name DIV2K",
+        "super-resolution: sub-images of DIV2K and their reduced partners",
+    ),
+    (
+        "atd prepare dfwb -i DIV2K Flickr2K WED BSD500 -o datasets/DFWB",
+        "denoising and JPEG: patches of the images of four folders",
+    ),
+)
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subcommands) -> None:
+    """Add the command to the parser of `atd`."""
     parser = subparsers.add_parser(
         "prepare",
         help="cut training images into pieces",
         description="Cut training images into the pieces that the published trainings read. An interrupted run is "
-        "continued by running it again.",
+        "continued by running it again. atd prepare KIND --help explains one kind.",
+        usage="atd prepare KIND [options]",
+        examples=EXAMPLES,
     )
-    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    kinds = parser.add_subparsers(prog=parser.prog, dest="kind", metavar="KIND", required=True)
 
     sr = kinds.add_parser(
         "sr",
         help="480-pixel sub-images and their LR partners",
         description="Super-resolution: DIR/NAME_train_HR_sub and DIR/NAME_train_LR_bicubic/X2_sub, X3_sub, X4_sub.",
+        common=("input", "output", "name", "scale", "lr", "workers"),
+        examples=EXAMPLES[:1],
     )
     sr.add_argument("-i", "--input", type=Path, required=True, metavar="DIR", help="folder of HR images")
     sr.add_argument("--name", required=True, help="name of the data set, e.g. DIV2K")
-    sr.add_argument("--scale", type=int, nargs="+", default=[2, 3, 4], help="scales of the LR images (2 3 4)")
+    sr.add_argument("--scale", type=int, nargs="+", default=[2, 3, 4], metavar="N", help="of the LR images (2 3 4)")
     sr.add_argument(
         "--lr", type=Path, metavar="DIR", help="folder with X2, X3, X4 of LR images (MATLAB's bicubic reduction)"
     )
@@ -31,15 +53,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "dfwb",
         help="768-pixel patches of large images, small ones whole",
         description="Denoising and JPEG: images above 1200 pixels on both sides become 768-pixel patches.",
+        common=("input", "output", "workers"),
+        examples=EXAMPLES[1:],
     )
     dfwb.add_argument("-i", "--input", type=Path, nargs="+", required=True, metavar="DIR", help="folders of images")
     for kind in (sr, dfwb):
-        kind.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the pieces go")
-        kind.add_argument("--workers", type=int, help="processes (all cores)")
+        arguments.add_output(kind, "where the pieces go", required=True)
+        arguments.add_workers(kind, "processes (all cores)", default=None)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command; the exit status."""
     from huggingface_hub.utils import tqdm
 
     from atd.training import prepare

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from atd.cli import arguments
 from atd.errors import InputError, sentence_for
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from atd.cli.command_parser import Subcommands
     from atd.restoration.batch import Job
     from atd.restoration.sharding import Shard
 
@@ -25,30 +27,50 @@ TASK_MODELS = {"classical": "atd_sr", "lightweight": "atd_light_sr"}
 BUNDLED_MODELS = {"denoise": "atd_u_tiny_color_dn", "jpeg": "atd_u_tiny_color_jpeg"}
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subcommands) -> None:
+    """Add the command to the parser of `atd`."""
     parser = subparsers.add_parser(
         "restore",
-        help="restore images: files and folders",
-        description="Restore images. An existing result is skipped; a bad file is reported and the rest go on.",
+        help="restore images: enlarge, remove noise or JPEG artefacts",
+        description="Restore images: enlarge them, or remove noise or JPEG artefacts. An existing result is skipped; a "
+        "bad file is reported and the rest go on.",
         epilog=f"Without --model, --task, --denoise and --jpeg the bundled network {DEFAULT_MODEL} is used.",
+        common=(
+            "input",
+            "output",
+            "recursive",
+            "overwrite",
+            "format",
+            "model",
+            "weights",
+            "denoise",
+            "jpeg",
+            "outscale",
+            "tile",
+            "device",
+        ),
+        examples=(
+            ("atd restore -i photo.jpg -o large.png", "enlarge a photo four times"),
+            (
+                "atd restore -i photos -o clean --recursive --denoise 25 --weights bundled",
+                "remove noise from all photos of a folder, with weights that need no download",
+            ),
+        ),
     )
     files = parser.add_argument_group("files")
     files.add_argument("-i", "--input", nargs="+", type=Path, required=True, metavar="PATH", help="files and folders")
-    files.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="a file when there is one input file and the ending is known, else a folder",
-    )
+    arguments.add_output(files, "a file for one input file, else a folder", metavar="PATH", required=True)
     files.add_argument(
         "--format",
         choices=("same", "png", "jpg", "webp", "tiff"),
         default="same",
-        help="format of the results in a folder (same as the input unless given)",
+        metavar="TYPE",
+        help="of results in a folder: same (as the input, default), png, jpg, webp, tiff",
     )
     files.add_argument("--overwrite", action="store_true", help="replace existing results")
+    files.add_argument("--recursive", action="store_true", help="also take folders below, and mirror the tree")
+    files.add_argument("--include", nargs="+", default=[], metavar="PATTERN", help="only these files of a folder")
+    files.add_argument("--exclude", nargs="+", default=[], metavar="PATTERN", help="not these files of a folder")
     files.add_argument(
         "--stream",
         choices=("auto", "on", "off"),
@@ -56,24 +78,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="restore large images in strips, with extra io (auto: when the result takes a quarter of the free RAM)",
     )
     files.add_argument("--resume", action="store_true", help="go on with streamed results that were interrupted")
-    files.add_argument("--recursive", action="store_true", help="also take folders below, and mirror the tree")
-    files.add_argument("--include", nargs="+", default=[], metavar="PATTERN", help="only these files of a folder")
-    files.add_argument("--exclude", nargs="+", default=[], metavar="PATTERN", help="not these files of a folder")
     files.add_argument("--save-quality", type=int, metavar="1-100", help="of JPEG (else 95) and WebP (else lossless)")
     files.add_argument("--subsampling", choices=("444", "422", "420"), default="444", help="chroma of JPEG (444)")
     files.add_argument("--eight-bit", action="store_true", help="read 16-bit colour as 8-bit instead of by libvips")
-    files.add_argument("--jobs", type=int, default=1, metavar="N", help="threads that decode and encode (1)")
+    arguments.add_workers(files, "threads that read and write images (1)", default=1, old=("--jobs",))
 
     network = parser.add_argument_group("network")
-    network.add_argument("--model", metavar="NAME", help="a name of `atd list`, a weights file or a folder")
-    network.add_argument(
-        "--weights",
-        default=None,
-        metavar="WHICH",
-        help="official (default), bundled, a file, a folder or org/repo[@revision]",
-    )
+    arguments.add_model(network)
+    arguments.add_weights(network, default=None)
     network.add_argument("--task", choices=tuple(TASK_MODELS), help="super-resolution network, together with --scale")
-    network.add_argument("--scale", type=int, choices=(2, 3, 4), help="of the network, together with --task")
+    arguments.add_scale(network, "2, 3 or 4: of the network, together with --task", choices=(2, 3, 4))
     network.add_argument("--denoise", type=int, choices=(15, 25, 50), metavar="SIGMA", help="remove noise: 15, 25, 50")
     network.add_argument(
         "--jpeg", type=int, choices=(10, 20, 30, 40), metavar="QUALITY", help="remove JPEG artefacts: 10, 20, 30, 40"
@@ -81,36 +95,26 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
     work = parser.add_argument_group("computation")
     work.add_argument("--outscale", type=float, metavar="FACTOR", help="result size / input size, any factor")
-    work.add_argument("--tile", type=parse_tile, default="auto", metavar="auto|0|N", help="tile side; 0 is untiled")
-    work.add_argument("--overlap", type=int, default=32, metavar="N", help="pixels that neighbouring tiles share (32)")
+    arguments.add_tiling(work)
     work.add_argument("--batch-size", type=int, default=1, metavar="N", help="tiles per call of the network (1)")
-    work.add_argument("--self-ensemble", action="store_true", help="average over the eight flips and rotations")
-    work.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU when there is one)")
-    work.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="precision (default: bfloat16 on a GPU that has it, else float32)",
+    arguments.add_device(work)
+    arguments.add_dtype(
+        work,
+        "float32, bfloat16 or float16 (default: bfloat16 on a GPU that has it, else float32)",
+        default=None,
+        choices=arguments.DTYPES[:3],
     )
-    work.add_argument("--quiet", action="store_true", help="no progress bars and no list of results")
+    arguments.add_backend(work)
     parser.set_defaults(run=run)
 
 
-def parse_tile(text: str) -> int | str:
-    if text == "auto":
-        return text
-    try:
-        tile = int(text)
-    except ValueError:
-        tile = -1
-    if tile < 0:
-        raise argparse.ArgumentTypeError(f"expected auto, 0 or a number of pixels, got {text!r}")
-    return tile
-
-
 def run(args: argparse.Namespace) -> int:
+    """Run the command; the exit status."""
+    from atd import ops
     from atd.restoration.sharding import joined_shard
 
-    with joined_shard() as shard:
+    chosen_backend = ops.use(args.backend) if args.backend else contextlib.nullcontext()
+    with chosen_backend, joined_shard() as shard:
         return restore_jobs(args, shard)
 
 
@@ -164,11 +168,11 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
             scale=scale_of(networks.get()),
             progress=lambda number, job: progress_callback(show_progress, f"{number}/{len(jobs)} {job.source.name}"),
             overwrite=args.overwrite,
-            workers=args.jobs,
+            workers=args.workers,
         ):
             counts[result.status] += 1
             if result.error is not None:
-                _print_failure(result.job, result.error)
+                _print_failure(result.job, result.error, with_traceback=args.traceback)
             elif result.status == "restored" and not args.quiet:
                 _print_line(str(result.job.target), sys.stdout)
     counts = shard.total(counts)
@@ -193,7 +197,7 @@ def warnings_as_lines() -> Iterator[None]:
         yield
 
 
-def _print_failure(job: Job, error: BaseException) -> None:
+def _print_failure(job: Job, error: BaseException, *, with_traceback: bool) -> None:
     """A sentence for what the user can mend, the traceback of a defect."""
     sentence = sentence_for(error)
     if sentence is None:
@@ -201,6 +205,8 @@ def _print_failure(job: Job, error: BaseException) -> None:
     else:
         sentence = " ".join(sentence.split())
         text = sentence if str(job.source) in sentence else f"{job.source}: {sentence}"
+        if with_traceback:
+            text += f"\n{''.join(traceback.format_exception(error)).rstrip()}"
     _print_line(f"atd: {text}", sys.stderr)
 
 

@@ -4,29 +4,54 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from atd.cli import arguments
+from atd.errors import InputError
+
+if TYPE_CHECKING:
+    from atd.cli.command_parser import Subcommands
 
 _OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_]+)?=")
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subcommands) -> None:
+    """Add the command to the parser of `atd`."""
     parser = subparsers.add_parser(
         "train",
         help="train a network from a recipe",
-        usage="atd train RECIPE --data DIR --out DIR [--resume] [key=value ...] | --list | --show RECIPE",
-        description="Train a network from a recipe. Any key that --show prints can be overridden as key=value.",
+        usage="atd train RECIPE --data DIR -o DIR [options] | --list | --show RECIPE",
+        description="Train a network from a recipe. Any key that --show prints can be set by --set.",
+        common=("list", "show", "data", "output", "overrides", "resume"),
+        examples=(
+            ("atd train laptop_x4 --data photos -o runs/laptop", "a small network in five minutes on a laptop"),
+            (
+                "atd train 103 --data datasets -o runs/103 --set batch=8 --set amp=bf16",
+                "a published training with two keys changed",
+            ),
+        ),
+        rewrite=_named_overrides,
     )
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="recipe id, or a TOML file")
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="an id that --list prints, or a TOML file")
     parser.add_argument("--list", action="store_true", help="one line a recipe, id first")
     parser.add_argument("--show", metavar="RECIPE", help="print a recipe with all its keys")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder the recipe's image folders lie in")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for checkpoints, logs and the trained model")
-    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in --out")
+    arguments.add_data(parser, "folder the recipe's image folders lie in")
+    arguments.add_output(parser, "folder for checkpoints, logs and the trained model", old=("--out",))
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a key of the recipe, e.g. --set lr=1e-4; may be repeated",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --output")
     parser.set_defaults(run=run)
-    _accept_overrides_anywhere(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run the command; the exit status."""
     from atd.training import recipes
 
     if args.list:
@@ -36,24 +61,20 @@ def run(args: argparse.Namespace) -> int:
     if args.show:
         print(recipes.get(args.show).override(args.overrides).to_toml(), end="")
         return 0
-    if not (args.recipe and args.data and args.out):
-        raise ValueError("atd train needs a recipe, --data DIR and --out DIR; atd train --list shows the recipes")
+    if not (args.recipe and args.data and args.output):
+        raise InputError("atd train needs a recipe, --data DIR and --output DIR; atd train --list shows the recipes")
     from atd.training import loop
 
     recipe = recipes.get(args.recipe).override(args.overrides)
-    loop.train(recipe, args.data, args.out, resume=args.resume, say=lambda line: print(line, flush=True))
+    loop.train(recipe, args.data, args.output, resume=args.resume, say=lambda line: print(line, flush=True))
     return 0
 
 
-def _accept_overrides_anywhere(parser: argparse.ArgumentParser) -> None:
-    """argparse takes positional arguments from one place of the command line only; overrides may stand at its end."""
-    plain = parser.parse_known_args
-
-    def parse_known_args(args=None, namespace=None):
-        overrides = [arg for arg in args or [] if _OVERRIDE.match(arg)]
-        rest = [arg for arg in args or [] if not _OVERRIDE.match(arg)]
-        namespace, extras = plain(rest, namespace)
-        namespace.overrides = overrides
-        return namespace, extras
-
-    parser.parse_known_args = parse_known_args
+def _named_overrides(words: Sequence[str]) -> list[str]:
+    """Bare words key=value, the old spelling, as --set key=value; they may stand anywhere."""
+    named: list[str] = []
+    for word in words:
+        if _OVERRIDE.match(word) and named[-1:] != ["--set"]:
+            named.append("--set")
+        named.append(word)
+    return named

@@ -183,7 +183,7 @@ def run_jobs(
         InputError: `workers` is less than one.
     """
     if workers < 1:
-        raise InputError(f"expected jobs >= 1, got {workers}")
+        raise InputError(f"expected workers >= 1, got {workers}")
     pending = deque(enumerate(jobs, start=1))
     preparing: deque[tuple[int, Job, Future[_Prepared]]] = deque()
     encoding: deque[tuple[Job, Future[None]]] = deque()

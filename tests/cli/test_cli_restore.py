@@ -72,9 +72,9 @@ def test_a_bad_file_is_reported_and_the_rest_go_on(network, tmp_path, capsys):
     (tmp_path / "in" / "b.png").write_bytes(b"not an image")
     (tmp_path / "in" / "d.png").write_bytes(b"")
     (tmp_path / "in" / "notes.txt").write_text("not taken from a folder")
-    for jobs in (1, 3):
-        out = tmp_path / f"out{jobs}"
-        assert run("-i", tmp_path / "in", "-o", out, "--model", network, "--jobs", jobs) == 1
+    for workers in (1, 3):
+        out = tmp_path / f"out{workers}"
+        assert run("-i", tmp_path / "in", "-o", out, "--model", network, "--workers", workers) == 1
         assert names(out) == ["a_tiny.png", "c_tiny.png"]
         errors = capsys.readouterr().err
         assert "b.png is not an image" in errors
@@ -160,7 +160,7 @@ def test_tile_device_dtype_and_outscale(network, tmp_path):
         (("--model", "x", "--denoise", "25"), "both pick a network"),
         (("--model", "atd_sr_x5"), "atd_sr_x"),
         (("--save-quality", "0"), "quality from 1 to 100"),
-        (("--jobs", "0"), "jobs >= 1"),
+        (("--workers", "0"), "workers >= 1"),
     ],
 )
 def test_bad_arguments_end_with_status_2_and_one_sentence(network, tmp_path, capsys, arguments, message):

@@ -132,4 +132,4 @@ def test_command_line_lists_and_shows(capsys):
     assert main(["train", "--show", "130"]) == 2
     assert "did you mean" in capsys.readouterr().err
     assert main(["train", "103"]) == 2
-    assert "--data DIR and --out DIR" in capsys.readouterr().err
+    assert "--data DIR and --output DIR" in capsys.readouterr().err

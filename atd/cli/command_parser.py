@@ -1,0 +1,157 @@
+"""A parser of one command with two help texts: `--help` for the start, `--help-all` for everything."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    Subcommands = argparse._SubParsersAction["CommandParser"]
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An `argparse.ArgumentParser` whose `--help` is short.
+
+    Every command also takes ``--quiet``, ``--verbose`` and ``--traceback``, which the short help leaves out.
+
+    Args:
+        common: destinations of the options that `--help` shows, in this order; `--help-all` shows all, in their groups.
+            Positional arguments are always shown.
+        examples: pairs of a command line and what it does.
+        rewrite: applied to the words of the command line before they are parsed.
+        options: as in `argparse.ArgumentParser`.
+    """
+
+    def __init__(
+        self,
+        *,
+        common: Sequence[str] = (),
+        examples: Sequence[tuple[str, str]] = (),
+        rewrite: Callable[[Sequence[str]], list[str]] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(formatter_class=_Formatter, **options)
+        self._common = tuple(common)
+        self._examples = tuple(examples)
+        self._rewrite = rewrite
+        self.add_argument("--help-all", action=_HelpAll, help="show every option")
+        messages = self.add_argument_group("messages")
+        # No defaults here: they would undo what was said before the kind in `atd prepare --quiet sr`.
+        absent = argparse.SUPPRESS
+        messages.add_argument("--quiet", action="store_true", default=absent, help="print warnings and errors only")
+        messages.add_argument("--verbose", action="store_true", default=absent, help="tell more of what is going on")
+        messages.add_argument(
+            "--traceback", action="store_true", default=absent, help="show where in the program an error came from"
+        )
+
+    @property
+    def options(self) -> list[argparse.Action]:
+        """The options that help may show: not the old spellings."""
+        return [action for action in self._visible() if action.option_strings]
+
+    @property
+    def positionals(self) -> list[argparse.Action]:
+        """What is given without a flag."""
+        return [action for action in self._visible() if not action.option_strings]
+
+    @property
+    def commands(self) -> dict[str, CommandParser]:
+        """The parsers of the commands below this one."""
+        found: dict[str, CommandParser] = {}
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found.update(action.choices)
+        return found
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As in argparse, after the rewriting of the words."""
+        if self._rewrite and args is not None:
+            args = self._rewrite(args)
+        return super().parse_known_args(args, namespace)
+
+    def format_usage(self) -> str:
+        """One line: what must be given, and [options] for the rest."""
+        formatter = self.formatter_class(prog=self.prog)
+        formatter.add_usage(self._usage(), [], [])
+        return formatter.format_help()
+
+    def format_help(self) -> str:
+        """The short help: what must be given, the common options, the examples."""
+        shown = {action.dest: action for action in self.options}
+        sections = [("options", [shown[dest] for dest in (*self._common, "help", "help_all")])]
+        return self._help([("commands" if self.commands else "arguments", self.positionals), *sections])
+
+    def format_whole_help(self) -> str:
+        """The help with every option, in groups."""
+        titles = {"positional arguments": "arguments", "options": "other"}
+        groups = [
+            (titles.get(group.title or "", group.title or ""), [a for a in group._group_actions if self._is_shown(a)])
+            for group in self._action_groups
+        ]
+        # The groups that argparse makes itself come first there; "other" and the messages belong to the end.
+        last = ("other", "messages")
+        return self._help(sorted(groups, key=lambda group: last.index(group[0]) + 1 if group[0] in last else 0))
+
+    def _help(self, sections: Sequence[tuple[str, Sequence[argparse.Action]]]) -> str:
+        formatter = self.formatter_class(prog=self.prog)
+        formatter.add_usage(self._usage(), [], [])
+        formatter.add_text(self.description)
+        for title, actions in sections:
+            formatter.start_section(title)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+        formatter.add_text(self.epilog)
+        text = formatter.format_help()
+        if self._examples:
+            lines = [line for command, what in self._examples for line in (f"  {command}", f"      {what}")]
+            text += "\n".join(["", "examples:", *lines, ""])
+        return text
+
+    def _usage(self) -> str:
+        if self.usage:
+            return self.usage
+        formatter = self.formatter_class(prog=self.prog)
+        formatter.add_usage(None, self.positionals, [], prefix="")
+        formatter.add_usage(None, [action for action in self.options if action.required], [], prefix="")
+        parts = [
+            " ".join(part.split()).removeprefix(self.prog).strip() for part in formatter.format_help().split("\n\n")
+        ]
+        return " ".join([self.prog, *filter(None, parts), "[options]"]).replace("%", "%%")
+
+    def _visible(self) -> Iterator[argparse.Action]:
+        return (action for action in self._actions if self._is_shown(action))
+
+    @staticmethod
+    def _is_shown(action: argparse.Action) -> bool:
+        return action.help is not argparse.SUPPRESS
+
+
+class _HelpAll(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+        self.dest = dest
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        assert isinstance(parser, CommandParser)
+        print(parser.format_whole_help(), end="")
+        parser.exit()
+
+
+class _Formatter(argparse.HelpFormatter):
+    """One column for the flags, wide enough for most; a flag's value is named once: ``-o, --output PATH``."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, max_help_position=30, **options)
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Make room for the indent of the list of commands, which argparse forgets."""
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += self._indent_increment
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
