@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from atd.cli import console
 from atd.cli.command_parser import CommandParser
 
-COMMANDS = ("restore", "list", "info", "convert", "download", "evaluate", "compare", "train", "prepare")
+COMMANDS = ("restore", "list", "info", "convert", "download", "evaluate", "compare", "train", "prepare", "completion")
 
 
 def build_parser() -> CommandParser:
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if isinstance(error, BrokenPipeError) and console.reader_is_gone():
                 return console.PIPE_CLOSED
             status = console.report_error(error, with_traceback=args.traceback)
-            if status is None and args.command in ("train", "prepare") and isinstance(error, ValueError):
+            if status is None and args.command in ("train", "prepare", "completion") and isinstance(error, ValueError):
                 # Until these say by the type of an error that it is meant for the user.
                 print(f"atd: error: {error}", file=sys.stderr)
                 status = console.BAD_INPUT
