@@ -26,6 +26,7 @@ import torch
 
 import atd
 from atd import ops
+from atd.tasks import Denoising, JpegArtefacts, SuperResolution
 from atd.training import data, loop, optim, recipes
 from atd.training.data import Degradation, ImageSource, Patches
 
@@ -145,7 +146,7 @@ def compare_curves(args: argparse.Namespace) -> None:
     """Train a small network with the plain and with the fast path, and with other data as a measure of the noise."""
     overrides = ["patch=16", "batch=4", "warmup=20", "minutes=0", f"iterations={args.steps}"]
     recipe = recipes.get("laptop_x4").override([*overrides, "config.depths=[2, 2]"])
-    source = ImageSource(data.find_images(args.data), Degradation("sr", 4), 3, 64)
+    source = ImageSource(data.find_images(args.data), Degradation(SuperResolution(4)), 3, 64)
     runs = {"reference": (0, "reference"), "fast": (0, "auto"), "reference, other data": (1, "reference")}
     losses = {label: curve(recipe, source, seed, backend) for label, (seed, backend) in runs.items()}
     rows = [[step, *(f"{losses[label][step]:.6f}" for label in runs)] for step in range(args.steps)]
@@ -184,14 +185,16 @@ def measure_loader(args: argparse.Namespace) -> None:
     """Samples a second from files on disk, nothing kept in memory, at the sizes of the published recipes."""
     rows = []
     cases = {
-        "sr x4, LR on the fly": (Degradation("sr", 4), 64),
-        "sr x4, LR from memory": (Degradation("sr", 4), 64),
-        "denoise, sigma 25": (Degradation("denoise", sigma=(25, 25)), 256),
-        "jpeg, quality 10": (Degradation("jpeg", quality=(10, 10)), 256),
+        "sr x4, LR on the fly": (Degradation(SuperResolution(4)), 64),
+        "sr x4, LR from memory": (Degradation(SuperResolution(4)), 64),
+        "denoise, sigma 25": (Degradation(Denoising(), (25, 25)), 256),
+        "jpeg, quality 10": (Degradation(JpegArtefacts(), (10, 10)), 256),
     }
     files = data.find_images(args.data)
     for label, (degradation, patch) in cases.items():
-        source = ImageSource(files, degradation, 3, patch * degradation.scale, cache_gb=8 if "memory" in label else 0)
+        source = ImageSource(
+            files, degradation, 3, patch * degradation.task.scale, cache_gb=8 if "memory" in label else 0
+        )
         samples = Patches(source, patch, 0)
         for number in range(4):
             samples[number]

@@ -43,8 +43,8 @@ def bundle(run: Path, processor: str) -> Path:
     recipe = recipes.get(str(run / "recipe.toml"))
     info = registry.get(recipe.model)
     model = loading.load(run / "model")
-    checkpoint, _ = training_state.load_latest(run / "checkpoints")
-    if checkpoint is None:
+    state, _ = training_state.load_latest(run / "checkpoints")
+    if state is None:
         raise InputError(f"{run / 'checkpoints'} holds no checkpoint; expected the output folder of `atd train`.")
     path = info.bundled_path
     before = load_file(path) if path.is_file() else {}
@@ -53,7 +53,7 @@ def bundle(run: Path, processor: str) -> Path:
     # Tensors, not bytes: safetensors writes its metadata in any order.
     if after.keys() != before.keys() or any(not torch.equal(after[name], before[name]) for name in after):
         path.with_suffix(".json").unlink(missing_ok=True)
-    training = _training(recipe, checkpoint.state["iteration"], checkpoint.state["minutes"], processor)
+    training = _training(recipe, state.iteration, state.minutes, processor)
     write_text(path.with_suffix(".md"), card(info, training))
     return path
 

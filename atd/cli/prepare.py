@@ -71,17 +71,15 @@ def run(args: argparse.Namespace) -> int:
 
     with tqdm(unit="image") as bar:
 
-        def progress(done: int, total: int) -> None:
+        def progress(count: int, total: int) -> None:
             bar.total = total
-            bar.update(done - bar.n)
+            bar.update(count - bar.n)
 
         if args.kind == "sr":
-            outcome = prepare.prepare_sr(
-                args.input, args.output, args.name, args.scale, args.lr, args.workers, progress
-            )
+            done = prepare.prepare_sr(args.input, args.output, args.name, args.scale, args.lr, args.workers, progress)
         else:
-            outcome = prepare.prepare_dfwb(args.input, args.output, args.workers, progress)
-    for failure in outcome.failures:
+            done = prepare.prepare_dfwb(args.input, args.output, args.workers, progress)
+    for failure in done.failures:
         print(failure, file=sys.stderr)
-    print(f"{outcome.written} images cut, {outcome.skipped} done before, {len(outcome.failures)} failed")
-    return 1 if outcome.failures else 0
+    print(f"{done.cut} images cut, {done.skipped} done before, {len(done.failures)} failed")
+    return 1 if done.failures else 0

@@ -7,7 +7,7 @@ repeat another one's random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +18,47 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from atd import degrade
+from atd.errors import ImageError, InputError, RecipeError
 from atd.images import files
+from atd.models import RestorationModel
+from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task, make_task
+from atd.training.recipes import Recipe, Stage
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """How the network's input is made from a clean image.
+    """How the input of a network is made: by `atd.degrade.for_task`, at a strength that is drawn for each patch.
 
-    `task` is "sr" (MATLAB bicubic by `scale`), "denoise" (Gaussian noise, `sigma` on the 0–255 scale) or "jpeg"
-    (`quality` of libjpeg). Ranges are inclusive; one value is drawn per patch.
+    task    what the network undoes, whatever its strength
+    levels  lower and upper end, both included, of its sigma or its quality; nothing for super-resolution
     """
 
-    task: str
-    scale: int = 1
-    sigma: tuple[float, float] = (0.0, 0.0)
-    quality: tuple[int, int] = (100, 100)
+    task: Task
+    levels: tuple[float, float] = (0, 0)
+
+    def draw(self, rng: np.random.Generator) -> Task:
+        """The task at one of the levels, all of them equally likely."""
+        low, high = self.levels
+        if isinstance(self.task, Denoising):
+            return Denoising(rng.uniform(low, high))
+        if isinstance(self.task, JpegArtefacts):
+            return JpegArtefacts(int(rng.integers(int(low), int(high) + 1)))
+        return self.task
+
+
+def degradation_of(recipe: Recipe, model: RestorationModel) -> Degradation:
+    """The recipe's degradation; a single sigma or quality is a range of one.
+
+    Raises:
+        RecipeError: `model` is a network for another task.
+    """
+    if recipe.task.key != model.task:
+        raise RecipeError(
+            f"recipe {recipe.id} trains {recipe.task.key}, but {recipe.model} is a network for {model.task}: "
+            "set sigma for denoising, quality for JPEG artefact removal, neither for super-resolution"
+        )
+    levels = recipe.sigma or recipe.quality or (0,)
+    return Degradation(make_task(recipe.task.key, scale=model.scale), (levels[0], levels[-1]))
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -44,11 +70,15 @@ def find_images(folder: Path) -> list[Path]:
     )
 
 
-def read_image(path: Path, channels: int) -> np.ndarray:
-    """An 8-bit image as (h, w, channels) uint8, `channels` 1 (BT.601 luma) or 3; transparency is left out."""
+def read_pixels(path: Path, channels: int) -> np.ndarray:
+    """An 8-bit image as (h, w, channels) uint8, `channels` 1 (BT.601 luma) or 3; transparency is left out.
+
+    Raises:
+        ImageError: it cannot be read, or has more than 8 bits.
+    """
     pixels = files.read_image(path).pixels
     if pixels.dtype != np.uint8:
-        raise ValueError(f"{path} has {pixels.dtype} samples, training takes 8-bit images")
+        raise ImageError(f"{path} has {pixels.dtype} samples, training takes 8-bit images")
     if pixels.shape[2] < 3:
         return np.repeat(pixels[..., :1], channels, axis=2)
     if channels == 3:
@@ -57,30 +87,39 @@ def read_image(path: Path, channels: int) -> np.ndarray:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) of the upright image, from the file's header."""
+    """(height, width) of the upright image, from the file's header.
+
+    Raises:
+        ImageError: the file is no image.
+    """
     return files.probe(path).shape[:2]
 
 
 def lr_partners(images: Sequence[Path], hr_folder: Path, lr_folder: Path, scale: int) -> list[Path]:
-    """The LR file of each HR image: same place in `lr_folder`, same stem or `<stem>x<scale>`; sizes are checked."""
-    files = {path.relative_to(lr_folder).with_suffix(""): path for path in find_images(lr_folder)}
+    """The LR file of each HR image: same place in `lr_folder`, same stem or `<stem>x<scale>`; sizes are checked.
+
+    Raises:
+        InputError: some have none.
+        ImageError: the size of one is not 1/scale of its image's.
+    """
+    by_place = {path.relative_to(lr_folder).with_suffix(""): path for path in find_images(lr_folder)}
     partners, missing = [], []
     for path in images:
         key = path.relative_to(hr_folder).with_suffix("")
-        partner = files.get(key) or files.get(key.with_name(f"{key.name}x{scale}"))
+        partner = by_place.get(key) or by_place.get(key.with_name(f"{key.name}x{scale}"))
         if partner is None:
             missing.append(path)
         else:
             partners.append(partner)
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{len(missing)} of {len(images)} images of {hr_folder} have no LR partner in {lr_folder}, the first is "
             f"{missing[0].name}: expected the same name, or the name with x{scale} behind it"
         )
     for path, partner, large, small in zip(images, partners, _sizes(images), _sizes(partners), strict=True):
         expected = (large[0] // scale, large[1] // scale)
         if small != expected:
-            raise ValueError(
+            raise ImageError(
                 f"{partner} has {small[1]}x{small[0]} pixels, expected {expected[1]}x{expected[0]}: "
                 f"1/{scale} of {path}, which has {large[1]}x{large[0]}"
             )
@@ -102,6 +141,10 @@ class ImageSource:
         smallest: images with a side of fewer pixels are left out (`skipped` counts them).
         lr_images: files of LR images in the order of `images`; None: MATLAB bicubic on the fly.
         cache_gb: most memory for decoded images, in GiB.
+
+    Raises:
+        RecipeError: no image is large enough.
+        ImageError: one cannot be read.
     """
 
     def __init__(
@@ -119,14 +162,14 @@ class ImageSource:
         keep = [i for i, size in enumerate(sizes) if min(size) >= smallest]
         self.skipped = len(images) - len(keep)
         if not keep:
-            raise ValueError(
+            raise RecipeError(
                 f"none of the {len(images)} training images has {smallest} pixels on both sides: "
                 "give larger images or a smaller patch"
             )
         self.images = [images[i] for i in keep]
         self.lr_images = None if lr_images is None else [lr_images[i] for i in keep]
         pixels = sum(sizes[i][0] * sizes[i][1] for i in keep)
-        self.cached = pixels * channels * (1 + 1 / degradation.scale**2) <= cache_gb * 2**30
+        self.cached = pixels * channels * (1 + 1 / degradation.task.scale**2) <= cache_gb * 2**30
         self._cache: list[tuple[np.ndarray, np.ndarray | None]] = []
         if self.cached:
             with ThreadPoolExecutor() as pool:
@@ -138,25 +181,61 @@ class ImageSource:
     def crop(self, index: int, rng: np.random.Generator, patch: int) -> tuple[np.ndarray, np.ndarray | None]:
         """A random clean patch of `patch·scale` pixels a side and its LR patch of `patch` (None if not SR)."""
         clean, lr = self._cache[index] if self.cached else self._load(index, whole_lr=False)
-        scale = self.degradation.scale
+        scale = self.degradation.task.scale
         top = int(rng.integers(clean.shape[0] // scale - patch + 1))
         left = int(rng.integers(clean.shape[1] // scale - patch + 1))
         size = patch * scale
         target = clean[top * scale : top * scale + size, left * scale : left * scale + size]
-        if self.degradation.task != "sr":
+        if not isinstance(self.degradation.task, SuperResolution):
             return target, None
         if lr is not None:
             return target, lr[top : top + patch, left : left + patch]
         return target, _downscale_patch(clean, top, left, patch, scale)
 
     def _load(self, index: int, whole_lr: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
-        clean = read_image(self.images[index], self.channels)
-        if self.degradation.task != "sr":
+        clean = read_pixels(self.images[index], self.channels)
+        task = self.degradation.task
+        if not isinstance(task, SuperResolution):
             return clean, None
-        clean = degrade.crop_to_multiple(clean, self.degradation.scale)
+        clean = degrade.crop_to_multiple(clean, task.scale)
         if self.lr_images is not None:
-            return clean, read_image(self.lr_images[index], self.channels)
-        return clean, degrade.bicubic_downscale(clean, self.degradation.scale) if whole_lr else None
+            return clean, read_pixels(self.lr_images[index], self.channels)
+        return clean, degrade.bicubic_downscale(clean, task.scale) if whole_lr else None
+
+
+def open_source(
+    recipe: Recipe, folder: Path, degradation: Degradation, channels: int, say: Callable[[str], None]
+) -> ImageSource:
+    """The recipe's training images under `folder`, with LR partners where all their folders exist.
+
+    Raises:
+        RecipeError: there are none, or none is large enough, or some of the LR folders are missing.
+        InputError: an LR image is missing.
+        ImageError: an image cannot be read.
+    """
+    scale = degradation.task.scale
+    images, partners = [], []
+    for position, name in enumerate(recipe.images):
+        here = find_images(folder / name)
+        if not here:
+            raise RecipeError(
+                f"no training images in {folder / name}: recipe {recipe.id} looks for "
+                f"{', '.join(recipe.images)} under --data; images=FOLDER chooses another"
+            )
+        images += here
+        if recipe.lr_images:
+            lr_folder = folder / recipe.lr_images[position].format(scale=scale)
+            if lr_folder.is_dir():
+                partners += lr_partners(here, folder / name, lr_folder, scale)
+            else:
+                say(f"no folder {lr_folder}: LR images are made from the HR images by MATLAB's bicubic reduction")
+    if partners and len(partners) != len(images):
+        raise RecipeError(f"some of the LR folders {', '.join(recipe.lr_images)} are missing under {folder}")
+    smallest = max(recipe.patch) * scale
+    source = ImageSource(images, degradation, channels, smallest, partners or None, recipe.cache_gb)
+    left_out = f", {source.skipped} smaller than {smallest} pixels left out" if source.skipped else ""
+    say(f"{len(source)} training images, {'in memory' if source.cached else 'read on demand'}{left_out}")
+    return source
 
 
 def _downscale_patch(clean: np.ndarray, top: int, left: int, patch: int, scale: int) -> np.ndarray:
@@ -188,14 +267,10 @@ class Patches(Dataset):
         target, lr = self.source.crop(int(self._order[1][position]), rng, self.patch)
         symmetry = int(rng.integers(8))
         target = _turn(target, symmetry)
-        degradation = self.source.degradation
         if lr is not None:
             return _to_tensor(_turn(lr, symmetry)), _to_tensor(target)
-        if degradation.task == "denoise":
-            degraded = degrade.add_noise(target, rng.uniform(*degradation.sigma), rng)
-            return torch.from_numpy(degraded).movedim(2, 0), _to_tensor(target)
-        low, high = degradation.quality
-        return _to_tensor(degrade.jpeg(target, int(rng.integers(low, high + 1)))), _to_tensor(target)
+        degraded = degrade.for_task(target, self.source.degradation.draw(rng), rng)
+        return _to_tensor(degraded), _to_tensor(target)
 
 
 def _turn(image: np.ndarray, symmetry: int) -> np.ndarray:
@@ -205,7 +280,9 @@ def _turn(image: np.ndarray, symmetry: int) -> np.ndarray:
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.array(image)).movedim(2, 0).float().div_(255)
+    """(h, w, c), uint8 or float32 in [0, 1] → (c, h, w) float32."""
+    tensor = torch.from_numpy(np.array(image)).movedim(2, 0)
+    return tensor.float().div_(255) if image.dtype == np.uint8 else tensor
 
 
 class _Batches:
@@ -225,7 +302,11 @@ class _Batches:
 def loader(
     dataset: Patches, first: int, batch: int, iterations: int, *, rank: int = 0, world: int = 1, workers: int = 0
 ) -> Iterator[list[torch.Tensor]]:
-    """`iterations` batches from sample number `first` on; `batch` counts images over all `world` processes."""
+    """`iterations` batches from sample number `first` on; `batch` counts images over all `world` processes.
+
+    Raises:
+        ImageError: an image cannot be read any more, also when a worker process has met it.
+    """
     batches = DataLoader(
         dataset,
         batch_sampler=_Batches(first, batch, iterations, rank, world),
@@ -235,9 +316,42 @@ def loader(
     )
     try:
         yield from batches
-    except ValueError as error:
-        *traceback, sentence = str(error).strip().splitlines()
-        if not traceback:
-            raise
+    except (InputError, FileNotFoundError, PermissionError) as error:
         # Errors of a worker process come as its whole traceback, with "<type>: <message>" at the end.
-        raise ValueError(sentence.partition(": ")[2]) from None
+        *traceback, sentence = str(error).strip().splitlines()
+        raise ImageError(sentence.partition(": ")[2] if traceback else sentence) from None
+
+
+def batches(
+    source: ImageSource, recipe: Recipe, iteration: int, *, rank: int = 0, world: int = 1
+) -> Iterator[tuple[Stage, torch.Tensor, torch.Tensor]]:
+    """The batches of all iterations from `iteration` on, as (stage, inputs, targets), this process's share of each.
+
+    Inputs are (n, c, p, p) and targets (n, c, s·p, s·p), float32, on the CPU.
+
+    Raises:
+        ImageError: an image cannot be read any more.
+    """
+    for stage in recipe.stages:
+        done = max(iteration - stage.first, 0)
+        if done < stage.iterations:
+            samples = Patches(source, stage.patch, recipe.seed)
+            first, count = stage.sample + done * stage.batch, stage.iterations - done
+            loaded = loader(samples, first, stage.batch, count, rank=rank, world=world, workers=recipe.workers)
+            for inputs, targets in loaded:
+                yield stage, inputs, targets
+
+
+def mix(
+    inputs: torch.Tensor, targets: torch.Tensor, recipe: Recipe, iteration: int, rank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mixup as in Restormer: with the recipe's probability, λ · batch + (1 − λ) · shuffled batch, λ ~ Beta(1.2, 1.2).
+
+    A function of seed, iteration and process, so that a resumed training mixes as an uninterrupted one.
+    """
+    rng = np.random.default_rng([recipe.seed, 2, iteration, rank])
+    if rng.random() >= recipe.mixup:
+        return inputs, targets
+    share = rng.beta(1.2, 1.2)
+    order = torch.from_numpy(rng.permutation(len(inputs))).to(inputs.device)
+    return inputs.lerp(inputs[order], 1 - share), targets.lerp(targets[order], 1 - share)

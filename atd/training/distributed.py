@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -17,19 +18,38 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from atd.models.super_resolution import DictionaryBlock
+from atd.system import default_device
+from atd.training.recipes import Recipe
+
+_logger = logging.getLogger(__name__)
+
+# Warnings of torch about these trainings that ask for nothing, by the beginning of their text.
+_HARMLESS = (
+    # The network crops its output, which is a view; the training does not change it in place.
+    "FSDP2-wrapped module .* returned a view tensor",
+    # Gradients of the depthwise kernels come channels-last; DDP copies them, a few kilobytes a layer.
+    "Grad strides do not match bucket view strides",
+)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all of the training; torchrun tells through the environment."""
+    """This process among all of the training; torchrun tells through the environment.
+
+    rank       number of this one
+    count      how many there are
+    device     where this one computes
+    restarted  torchrun has started the processes again after a failure
+    """
 
     rank: int
     count: int
     device: torch.device
-    restarted: bool  # torchrun has started the processes again after a failure
+    restarted: bool
 
     @property
     def main(self) -> bool:
+        """Whether this is the process that reports and writes."""
         return self.rank == 0
 
     def share(self, value: float) -> float:
@@ -54,24 +74,41 @@ class Processes:
 
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """Join the processes that torchrun started, one per device; without torchrun there is one."""
-    cuda = torch.cuda.is_available()
+    """Join the processes that torchrun started, one per device; without torchrun there is one.
+
+    The current CUDA device and the filters of warnings are put back afterwards.
+    """
     if "RANK" not in os.environ:
-        yield Processes(0, 1, torch.device("cuda" if cuda else "cpu"), False)
+        yield Processes(0, 1, default_device(), False)
         return
+    cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
     # torchrun's store outlives the processes: without a name of its own, a restarted process would find the addresses
     # of its predecessors in it.
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    store, rank, count = next(iter(rendezvous("env://")))
-    store = PrefixStore(f"restart_{restarts}", store)
-    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=count)
-    try:
-        yield Processes(rank, count, device, restarts > 0)
-    finally:
-        dist.destroy_process_group()
+    with torch.cuda.device(device) if cuda else nullcontext(), warnings.catch_warnings():
+        for message in _HARMLESS:
+            warnings.filterwarnings("ignore", message=message)
+        store, rank, count = next(iter(rendezvous("env://")))
+        store = PrefixStore(f"restart_{restarts}", store)
+        dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=count)
+        _logger.debug("process %d of %d on %s", rank + 1, count, device)
+        try:
+            yield Processes(rank, count, device, restarts > 0)
+        finally:
+            dist.destroy_process_group()
+
+
+def distribute(model: nn.Module, recipe: Recipe, processes: Processes) -> nn.Module:
+    """Compile and distribute `model` as the recipe says; returns what runs in its place, often `model` itself."""
+    if recipe.compile:
+        for layer in repeated_layers(model):
+            layer.compile()
+    if processes.count > 1 and recipe.parallel == "ddp":
+        return replicate(model, processes.device)
+    if processes.count > 1:
+        shard(model)
+    return model
 
 
 def repeated_layers(model: nn.Module) -> list[nn.Module]:
@@ -81,8 +118,6 @@ def repeated_layers(model: nn.Module) -> list[nn.Module]:
 
 def shard(model: nn.Module) -> None:
     """FSDP2 in place: every layer is a unit, the rest of the network another."""
-    # The network crops its output, which is a view; the training does not change it in place.
-    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for layer in repeated_layers(model):
         fully_shard(layer)
     fully_shard(model)
@@ -90,14 +125,12 @@ def shard(model: nn.Module) -> None:
 
 def replicate(model: nn.Module, device: torch.device) -> DistributedDataParallel:
     """The same weights in every process, gradients averaged."""
-    # Gradients of the depthwise kernels come channels-last; DDP copies them, a few kilobytes a layer.
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(
         model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
     )
 
 
-def without_synchronisation(module: nn.Module, last: bool) -> AbstractContextManager:
+def without_synchronisation(module: nn.Module, last: bool) -> AbstractContextManager[None]:
     """For gradient accumulation: gradients are exchanged in the last backward pass of an iteration only."""
     if isinstance(module, DistributedDataParallel) and not last:
         return module.no_sync()

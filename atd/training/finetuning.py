@@ -9,11 +9,27 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from atd import loading
+from atd.errors import RecipeError
+from atd.loading import load
 from atd.models import RestorationModel
 from atd.training import recipes
+from atd.training.recipes import Recipe
 
 UPSAMPLER = ("conv_before_upsample.", "upsample.", "conv_up1.", "conv_up2.", "conv_hr.", "conv_last.")
+"""How the names of an upsampler's parameters begin."""
+
+
+def initialise(model: RestorationModel, recipe: Recipe, out: Path, say: Callable[[str], None]) -> None:
+    """Give a new `model` the weights that the recipe's training starts from, where they are not random.
+
+    Raises:
+        RecipeError: the weights, or the kind of start, do not fit the network.
+        LoadError: there are no such weights.
+    """
+    if recipe.finetune_from:
+        start_from(model, recipe.finetune_from, out, say, recipe.resample_upsampler)
+    if recipe.bicubic_start:
+        start_as_bicubic(model)
 
 
 def start_from(
@@ -27,14 +43,19 @@ def start_from(
         out: output folder of the training that starts.
         resample_upsampler: make the upsampler `pixelshuffledirect` of another scale from the trained one, by linear
             interpolation among its sub-pixels, instead of leaving it random.
+        say: receives the line that names what has stayed new.
+
+    Raises:
+        RecipeError: more than the upsampler differs, or it cannot be resampled.
+        LoadError: there are no such weights.
     """
-    trained = loading.load(locate(source, out))
+    trained = load(locate(source, out))
     given, own = trained.state_dict(), model.state_dict()
     resampled = []
     if resample_upsampler and trained.scale != model.scale:
         for kind in (trained.upsampler, model.upsampler):
             if kind != "pixelshuffledirect":
-                raise ValueError(f'resample_upsampler is made for the upsampler "pixelshuffledirect", not {kind!r}')
+                raise RecipeError(f'resample_upsampler is made for the upsampler "pixelshuffledirect", not {kind!r}')
         resampled = ["upsample.0.bias", "upsample.0.weight"]
         for key in resampled:
             given[key] = _resample_subpixels(given[key], trained.scale, model.scale)
@@ -42,7 +63,7 @@ def start_from(
     for key in new:
         if not key.startswith(UPSAMPLER):
             shape = tuple(given[key].shape) if key in given else "absent"
-            raise ValueError(
+            raise RecipeError(
                 f"cannot start from {source}: {key} is {shape} there and {tuple(own[key].shape)} here, "
                 "and only the upsampler may differ"
             )
@@ -53,16 +74,20 @@ def start_from(
 
 
 def locate(source: str, out: Path) -> str:
-    """The argument of `atd.load` that `source` means."""
+    """The argument of `atd.load` that `source` means.
+
+    Raises:
+        RecipeError: it is a recipe that has not been trained beside `out`.
+    """
     if (Path(source) / "model").is_dir():
         return str(Path(source) / "model")
     if source not in recipes.names():
         return source
     beside = out.resolve().parent / source / "model"
     if not beside.is_dir():
-        raise ValueError(
+        raise RecipeError(
             f"this recipe starts from the results of recipe {source}, and there is no {beside}: train it with "
-            f"--out {beside.parent}, or name other weights with finetune_from=FOLDER or "
+            f"--output {beside.parent}, or name other weights with finetune_from=FOLDER or "
             f"finetune_from={recipes.get(source).model} (the published ones)"
         )
     return str(beside)
@@ -85,10 +110,10 @@ def start_as_bicubic(model: RestorationModel) -> None:
     (the cubic kernel, a = −0.5, cut to its three inner taps), and the deep features enter small.
 
     Raises:
-        ValueError: the model has another upsampler than ``pixelshuffledirect``, or a body that ends in ``3conv``.
+        RecipeError: the model has another upsampler than ``pixelshuffledirect``, or a body that ends in ``3conv``.
     """
     if getattr(model, "upsampler", None) != "pixelshuffledirect" or not isinstance(model.conv_after_body, nn.Conv2d):
-        raise ValueError('bicubic_start is made for networks with upsampler "pixelshuffledirect" and "1conv"')
+        raise RecipeError('bicubic_start is made for networks with upsampler "pixelshuffledirect" and "1conv"')
     channels, scale = model.in_channels, model.scale
     first = model.get_parameter("conv_first.weight")
     first[:channels] = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from atd.system import atomic_write, import_extra
+
 FIELDS = ("iteration", "minutes", "lr", "loss")
+"""Columns of `log.csv`, followed by one for each validation set."""
 
 
 class TrainingLog:
@@ -23,6 +25,10 @@ class TrainingLog:
         iteration: rows after it are removed: they belong to iterations that a resumed training repeats.
         total: iterations of the whole training, for the time that remains.
         tensorboard: also write event files to `out/tensorboard`.
+        say: receives each line for the terminal.
+
+    Raises:
+        MissingExtraError: `tensorboard` is asked for and not installed.
     """
 
     def __init__(
@@ -36,12 +42,10 @@ class TrainingLog:
         if iteration and self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
-        temporary = self.path.with_suffix(".partial")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.fields, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, self.path)
         self.writer = _summary_writer(out / "tensorboard", iteration) if tensorboard else None
         self.start = (iteration, time.monotonic())
 
@@ -72,6 +76,7 @@ class TrainingLog:
                     self.writer.add_image(f"{name}/{path.stem}", image, iteration, dataformats="HWC")
 
     def close(self) -> None:
+        """Finish the event files of TensorBoard."""
         if self.writer:
             self.writer.close()
 
@@ -96,10 +101,7 @@ def duration(seconds: float) -> str:
 
 
 def _summary_writer(folder: Path, iteration: int):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ImportError(
-            "TensorBoard logs need the extra `train`: pip install atd-restoration[train], or tensorboard=false"
-        ) from None
+    import_extra("tensorboard", purpose="TensorBoard logging (tensorboard=true in the recipe)", extra="train")
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=iteration + 1 if iteration else None)

@@ -116,7 +116,7 @@ def state_of(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Te
 
 
 def load_state(model: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `state_of` gave."""
+    """Put back what `state_of` gave; none of `tensors` is held afterwards."""
     parameters = dict(model.named_parameters())
     names: dict[Tensor, str] = {parameter: name for name, parameter in parameters.items()}
     numbers = {
@@ -126,7 +126,12 @@ def load_state(model: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict
     state: dict[int, dict] = {}
     for key, value in tensors.items():
         name, _, entry = key.rpartition(":")
-        held = value.item() if value.dtype == torch.bool else shard_like(value, parameters[name])
+        if value.dtype == torch.bool:
+            held = value.item()
+        elif value.shape == parameters[name].shape:
+            held = shard_like(value, parameters[name])
+        else:  # counts of steps stay on the CPU
+            held = value.clone()
         state.setdefault(numbers[name], {})[entry] = held
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
@@ -140,10 +145,10 @@ def full(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """This process's part of a whole tensor, when `like` is sharded and of its shape."""
-    if isinstance(like, DTensor) and tensor.shape == like.shape:
+    """A copy of a whole tensor where `like`, of the same shape, is: this process's part of it, when that is sharded."""
+    if isinstance(like, DTensor):
         return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
-    return tensor
+    return tensor.to(like.device, copy=True)
 
 
 def _pair(values: tuple[float, ...]) -> tuple[float, float]:

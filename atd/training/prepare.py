@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,17 +19,26 @@ import numpy as np
 from PIL import Image
 
 from atd import degrade
-from atd.training.data import find_images, image_size, read_image
+from atd.errors import AtdError, ImageError, InputError
+from atd.system import atomic_write
+from atd.training.data import find_images, image_size, read_pixels
 
 SUB_IMAGE, SUB_STEP = 480, 240  # HR pixels; divisible by the scales 2, 3 and 4
 LARGE, PATCH, OVERLAP = 1200, 768, 128
 
 
 @dataclass(frozen=True)
-class Outcome:
-    written: int  # images cut in this run
-    skipped: int  # images whose pieces were there already
-    failures: list[str]  # one sentence for each image that could not be cut
+class Preparation:
+    """What a run of a preparation has done, in images.
+
+    cut       cut, or copied, in this run
+    skipped   their pieces were there already
+    failures  one sentence for each that could not be cut
+    """
+
+    cut: int
+    skipped: int
+    failures: list[str]
 
 
 def positions(length: int, size: int, step: int) -> list[int]:
@@ -51,24 +59,46 @@ def prepare_sr(
     lr: Path | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Outcome:
+) -> Preparation:
     """Sub-images for super-resolution, `out/<name>_train_HR_sub` and `out/<name>_train_LR_bicubic/X<s>_sub`.
 
     HR images are cropped to a multiple of all scales, so that the folders match one to one. LR images come from
     `lr/X<s>` (`0001x2.png` or `0001.png`) or, without `lr`, from MATLAB's bicubic reduction of the whole image.
+
+    Args:
+        hr: folder of 8-bit images, searched with its subfolders.
+        out: folder for the two folders of pieces.
+        name: of the data set, as `DIV2K`.
+        scales: divisors of 240 above 1.
+        lr: folder with `X2`, `X3`, … of LR images.
+        workers: processes; None: one for each core.
+        progress: called with the images done and the images in all.
+
+    Raises:
+        InputError: a scale is impossible, there are no images, or two would get the same name.
     """
     scales = sorted(set(scales))
     for scale in scales:
         if scale < 2 or SUB_STEP % scale:
-            raise ValueError(f"scale must be a divisor of {SUB_STEP} above 1, got {scale}")
+            raise InputError(f"scale must be a divisor of {SUB_STEP} above 1, got {scale}")
     job = partial(_cut_pair, out=out, name=name, scales=scales, lr=lr)
     return _run(job, _images_of([hr]), workers, progress)
 
 
 def prepare_dfwb(
     folders: list[Path], out: Path, workers: int | None = None, progress: Callable[[int, int], None] | None = None
-) -> Outcome:
-    """Denoising images: those above 1200 pixels on both sides in 768-pixel patches, the others copied whole."""
+) -> Preparation:
+    """Denoising images: those above 1200 pixels on both sides in 768-pixel patches, the others copied whole.
+
+    Args:
+        folders: folders of 8-bit images, searched with their subfolders.
+        out: folder for the patches.
+        workers: processes; None: one for each core.
+        progress: called with the images done and the images in all.
+
+    Raises:
+        InputError: a folder has no images, or two images would get the same name.
+    """
     return _run(partial(_cut_large, out=out), _images_of(folders), workers, progress)
 
 
@@ -77,29 +107,29 @@ def _images_of(folders: list[Path]) -> list[Path]:
     for folder in folders:
         images = find_images(folder)
         if not images:
-            raise ValueError(f"no images in {folder}")
+            raise InputError(f"no images in {folder}")
         for path in images:
             if path.stem in seen:
-                raise ValueError(f"{seen[path.stem]} and {path} would get the same output name: rename one of them")
+                raise InputError(f"{seen[path.stem]} and {path} would get the same output name: rename one of them")
             seen[path.stem] = path
     return list(seen.values())
 
 
 def _run(
     job: Callable[[Path], bool], images: list[Path], workers: int | None, progress: Callable[[int, int], None] | None
-) -> Outcome:
-    written, skipped, failures = 0, 0, []
+) -> Preparation:
+    cut, skipped, failures = 0, 0, []
     for done, (path, result) in enumerate(_results(job, images, workers), 1):
         try:
             if result():
-                written += 1
+                cut += 1
             else:
                 skipped += 1
-        except (OSError, ValueError) as error:
+        except (AtdError, OSError) as error:
             failures.append(f"{path}: {error}")
         if progress:
             progress(done, len(images))
-    return Outcome(written, skipped, sorted(failures))
+    return Preparation(cut, skipped, sorted(failures))
 
 
 def _results(
@@ -119,13 +149,15 @@ def _cut_pair(path: Path, out: Path, name: str, scales: list[int], lr: Path | No
     """Cut one HR image and its LR images; False when all pieces exist."""
     unit = math.lcm(*scales)
     height, width = (side // unit * unit for side in image_size(path))
+    if not height or not width:
+        raise ImageError(f"smaller than {unit} pixels on a side, of which {', '.join(map(str, scales))} are divisors")
     boxes = [(y, x) for y in positions(height, SUB_IMAGE, SUB_STEP) for x in positions(width, SUB_IMAGE, SUB_STEP)]
     names = [f"{path.stem}_s{number:03d}.png" for number in range(1, len(boxes) + 1)]
     folders = {1: out / f"{name}_train_HR_sub"}
     folders |= {scale: out / f"{name}_train_LR_bicubic" / f"X{scale}_sub" for scale in scales}
     if all((folder / piece).exists() for folder in folders.values() for piece in names):
         return False
-    clean = read_image(path, 3)[:height, :width]
+    clean = read_pixels(path, 3)[:height, :width]
     for scale, folder in folders.items():
         image = clean if scale == 1 else _lr_image(clean, path, scale, lr)
         size = SUB_IMAGE // scale
@@ -140,15 +172,15 @@ def _lr_image(clean: np.ndarray, path: Path, scale: int, lr: Path | None) -> np.
     folder = lr / f"X{scale}"
     for stem in (f"{path.stem}x{scale}", path.stem):
         for candidate in folder.glob(f"{stem}.*"):
-            image = read_image(candidate, 3)
+            image = read_pixels(candidate, 3)
             height, width = clean.shape[0] // scale, clean.shape[1] // scale
             if image.shape[0] < height or image.shape[1] < width:
-                raise ValueError(
+                raise ImageError(
                     f"{candidate} has {image.shape[0]}x{image.shape[1]} pixels, "
                     f"expected {height}x{width}, 1/{scale} of {path}"
                 )
             return image[:height, :width]
-    raise ValueError(f"its LR partner {path.stem}x{scale} or {path.stem} is missing in {folder}")
+    raise ImageError(f"its LR partner {path.stem}x{scale} or {path.stem} is missing in {folder}")
 
 
 def _cut_large(path: Path, out: Path) -> bool:
@@ -157,27 +189,23 @@ def _cut_large(path: Path, out: Path) -> bool:
         target = out / path.name
         if target.exists():
             return False
-        read_image(path, 3)  # an unreadable image is better found now than during the training
-        _replace(target, lambda temporary: shutil.copyfile(path, temporary))
+        read_pixels(path, 3)  # an unreadable image is better found now than during the training
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target) as temporary:
+            shutil.copyfile(path, temporary)
         return True
     step = PATCH - OVERLAP
     boxes = [(y, x) for y in positions(height, PATCH, step) for x in positions(width, PATCH, step)]
     names = [f"{path.stem}_p{number:03d}.png" for number in range(1, len(boxes) + 1)]
     if all((out / piece).exists() for piece in names):
         return False
-    image = read_image(path, 3)
+    image = read_pixels(path, 3)
     for piece, (y, x) in zip(names, boxes, strict=True):
         _write(image[y : y + PATCH, x : x + PATCH], out / piece)
     return True
 
 
 def _write(image: np.ndarray, path: Path) -> None:
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    _replace(path, lambda temporary: picture.save(temporary, "PNG", compress_level=3))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    write(temporary)
-    os.replace(temporary, path)
+    with atomic_write(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(image)).save(temporary, "PNG", compress_level=3)

@@ -11,41 +11,100 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from atd.errors import InputError, RecipeError
+from atd.training.recipes import Recipe
 
 KEEP = 2
+"""Checkpoints that stay in the folder."""
 
 
-@dataclass
-class Checkpoint:
-    tensors: dict[str, dict[str, torch.Tensor]]  # file stem → tensors
-    state: dict[str, Any]  # JSON
+@dataclass(kw_only=True)
+class TrainingState:
+    """Where a training stands: what it needs to go on as though it had never stopped.
+
+    iteration  iterations done
+    minutes    of training so far
+    identity   what must not change when it goes on, see `identity_of`
+    scaler     state of the gradient scaler; empty where it is not used
+    model      parameters of the network, whole and on the CPU
+    optimiser  its state by parameter name, see `atd.training.optim.state_of`
+    average    weight average by parameter name; None where there is none
+    """
+
+    iteration: int
+    minutes: float
+    identity: dict[str, Any]
+    scaler: dict[str, Any]
+    model: dict[str, Tensor]
+    optimiser: dict[str, Tensor]
+    average: dict[str, Tensor] | None
 
 
-def save(folder: Path, iteration: int, checkpoint: Checkpoint) -> Path:
-    """Write atomically and remove all but the newest `KEEP`. OSError: nothing changed."""
+def identity_of(recipe: Recipe) -> dict[str, Any]:
+    """What must not change when a training is continued: network, its configuration, optimiser, an average or none."""
+    return {"model": recipe.model, "config": recipe.config, "optimiser": recipe.optimiser, "ema": recipe.ema > 0}
+
+
+def state_to_continue(recipe: Recipe, out: Path, resume: bool, say: Callable[[str], None]) -> TrainingState | None:
+    """The newest whole state of the training in `out`, checked to be one of `recipe`; None where none has begun.
+
+    Raises:
+        InputError: there is one, and `resume` is not set.
+        RecipeError: there is one of another network or optimiser.
+    """
+    state, problems = load_latest(out / "checkpoints")
+    for problem in problems:
+        say(problem)
+    if state is None:
+        return None
+    if not resume:
+        raise InputError(f"{out} holds a training already: continue it with --resume, or choose another --output")
+    identity = identity_of(recipe)
+    differing = [key for key in identity if state.identity.get(key) != identity[key]]
+    if differing:
+        raise RecipeError(
+            f"{out} was trained with another {' and '.join(differing)} than the recipe's: choose another --output, and "
+            "finetune_from to start from its results"
+        )
+    say(f"continuing after iteration {state.iteration}")
+    return state
+
+
+def save(folder: Path, state: TrainingState) -> Path:
+    """Write `folder/<iteration>` atomically and remove all but the newest `KEEP`.
+
+    Raises:
+        OSError: it could not be written, and nothing has changed.
+    """
+    tensors = {"model": state.model, "optimiser": state.optimiser}
+    if state.average is not None:
+        tensors["average"] = state.average
+    numbers = {"iteration": state.iteration, "minutes": state.minutes, "scaler": state.scaler, **state.identity}
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob("*.partial"):
         shutil.rmtree(leftover)
-    partial = folder / f"{iteration:08d}.partial"
+    partial = folder / f"{state.iteration:08d}.partial"
     partial.mkdir()
     try:
         checksums = {}
-        for stem, tensors in checkpoint.tensors.items():
+        for stem, named in tensors.items():
             path = partial / f"{stem}.safetensors"
-            _write({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
+            _write({name: tensor.contiguous() for name, tensor in named.items()}, path)
             checksums[path.name] = _checksum(path)
             _flush(path)
-        state = partial / "state.json"
-        state.write_text(json.dumps({**checkpoint.state, "checksums": checksums}), encoding="utf-8")
-        _flush(state)
-        final = folder / f"{iteration:08d}"
+        path = partial / "state.json"
+        path.write_text(json.dumps({**numbers, "checksums": checksums}), encoding="utf-8")
+        _flush(path)
+        final = folder / f"{state.iteration:08d}"
         if final.exists():
             shutil.rmtree(final)
         partial.rename(final)
@@ -58,8 +117,8 @@ def save(folder: Path, iteration: int, checkpoint: Checkpoint) -> Path:
     return final
 
 
-def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and a sentence for each damaged one passed over."""
+def load_latest(folder: Path) -> tuple[TrainingState | None, list[str]]:
+    """The state of the newest checkpoint that is whole, and a sentence for each damaged one passed over."""
     problems = []
     for path in reversed(_all(folder)):
         try:
@@ -73,17 +132,25 @@ def _all(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.name.isdigit())
 
 
-def _load(path: Path) -> Checkpoint:
-    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+def _load(path: Path) -> TrainingState:
+    numbers = json.loads((path / "state.json").read_text(encoding="utf-8"))
     tensors = {}
-    for name, checksum in state.pop("checksums").items():
+    for name, checksum in numbers.pop("checksums").items():
         if _checksum(path / name) != checksum:
             raise ValueError(f"the checksum of {name} does not fit")
         tensors[name.removesuffix(".safetensors")] = load_file(path / name)
-    return Checkpoint(tensors, state)
+    return TrainingState(
+        iteration=numbers.pop("iteration"),
+        minutes=numbers.pop("minutes"),
+        scaler=numbers.pop("scaler"),
+        identity=numbers,
+        model=tensors["model"],
+        optimiser=tensors["optimiser"],
+        average=tensors.get("average"),
+    )
 
 
-def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, path)
     except SafetensorError as error:  # its own kind of error for a full disk

@@ -20,7 +20,7 @@ class Validation:
 
     def __init__(self, recipe: Recipe, model: RestorationModel, folder: Path, out: Path, say: Callable[[str], None]):
         gray = model.in_channels == 1
-        task = make_task(recipe.task, scale=model.scale, sigma=recipe.level, quality=int(recipe.level))
+        task = make_task(recipe.task.key, scale=model.scale, sigma=recipe.level, quality=int(recipe.level))
         self.protocol = Protocol.published(task, gray=gray)
         self.samples = out / "samples"
         self.sets = []

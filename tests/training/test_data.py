@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from atd import degrade
+from atd.tasks import SuperResolution, make_task
 from atd.training import data
 from atd.training.data import Degradation, ImageSource, Patches
 
@@ -22,7 +23,7 @@ def folder(tmp_path):
 
 def source(folder, task="sr", scale=4, **keywords):
     channels = keywords.pop("channels", 3)
-    degradation = Degradation(task, scale, sigma=(10, 50), quality=(20, 40))
+    degradation = Degradation(make_task(task, scale=scale), {"denoise": (10, 50), "jpeg": (20, 40)}.get(task, (0, 0)))
     return ImageSource(data.find_images(folder), degradation, channels, 32, **keywords)
 
 
@@ -165,7 +166,7 @@ def test_bad_images_are_named(folder):
     with pytest.raises(ValueError, match=r"deep\.png has uint16 samples, training takes 8-bit images"):
         source(folder)
     (folder / "deep.png").unlink()
-    degradation = Degradation("sr", 4)
+    degradation = Degradation(SuperResolution(4))
     with pytest.raises(ValueError, match="none of the 4 training images has 64 pixels on both sides"):
         ImageSource(data.find_images(folder), degradation, 3, 64)
 
@@ -185,13 +186,13 @@ def test_kinds_of_images(tmp_path):
     rgba = rng.integers(0, 256, (8, 9, 4), dtype=np.uint8)
     Image.fromarray(rgba).save(tmp_path / "a.png")
     Image.fromarray(rgba[..., 0]).save(tmp_path / "b.png")
-    assert np.array_equal(data.read_image(tmp_path / "a.png", 3), rgba[..., :3])
-    gray = data.read_image(tmp_path / "a.png", 1)[..., 0].astype(float)
+    assert np.array_equal(data.read_pixels(tmp_path / "a.png", 3), rgba[..., :3])
+    gray = data.read_pixels(tmp_path / "a.png", 1)[..., 0].astype(float)
     assert np.abs(gray - rgba[..., :3] @ [0.299, 0.587, 0.114]).max() <= 1
-    assert np.array_equal(data.read_image(tmp_path / "b.png", 3), np.stack([rgba[..., 0]] * 3, -1))
+    assert np.array_equal(data.read_pixels(tmp_path / "b.png", 3), np.stack([rgba[..., 0]] * 3, -1))
     turned = Image.fromarray(rgba[..., :3])
     turned.save(tmp_path / "c.png", exif=(lambda exif: (exif.__setitem__(0x0112, 6), exif)[1])(Image.Exif()))
     assert data.image_size(tmp_path / "c.png") == (9, 8)
-    assert data.read_image(tmp_path / "c.png", 3).shape == (9, 8, 3)
+    assert data.read_pixels(tmp_path / "c.png", 3).shape == (9, 8, 3)
     (tmp_path / ".hidden.png").write_bytes(b"")
     assert [path.name for path in data.find_images(tmp_path)] == ["a.png", "b.png", "c.png"]

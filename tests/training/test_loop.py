@@ -1,9 +1,13 @@
 """Whole trainings of tiny networks: the same after a kill, the same in two processes, and usable afterwards."""
 
 import csv
+import gc
 import shutil
 import subprocess
 import sys
+import textwrap
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +18,9 @@ from safetensors.torch import load_file
 import atd
 from atd import metrics, registry
 from atd.cli import main
+from atd.training import data as data_module
 from atd.training import loop, recipes
+from atd.training.state import TrainingState, load_latest
 
 TINY = [
     "patch=16", "batch=4", "images=images", "validation=[]", "log_every=1", "save_minutes=0", "warmup=1", "minutes=0",
@@ -207,7 +213,7 @@ def test_finetuning_from_another_scale(folder, tmp_path):
         if not name.startswith("upsample"):
             assert torch.equal(result[name], tensor), name
 
-    with pytest.raises(ValueError, match=r"there is no .*elsewhere/small_light_x4/model: train it with --out"):
+    with pytest.raises(ValueError, match=r"there is no .*elsewhere/small_light_x4/model: train it with --output"):
         train("small_light_x2", folder, tmp_path / "elsewhere" / "two", *light)
     with pytest.raises(ValueError, match=r"conv_after_body\.bias is \(8,\) there and \(12,\) here, and only the"):
         train("small_light_x2", folder, tmp_path / "three", *light, "config.embed_dim=12")
@@ -229,7 +235,7 @@ def test_mixup_mixes_half_of_the_batches_with_themselves():
     inputs = torch.eye(6)
     shares = []
     for iteration in range(400):
-        mixed, targets = loop.mix(inputs, 2 * inputs, recipe, iteration, 0)
+        mixed, targets = data_module.mix(inputs, 2 * inputs, recipe, iteration, 0)
         torch.testing.assert_close(targets, 2 * mixed)
         torch.testing.assert_close(mixed.sum(1), torch.ones(6))
         if not torch.equal(mixed, inputs):
@@ -247,8 +253,8 @@ def test_divergence_stops_the_training_and_keeps_the_last_checkpoint(folder, tmp
         train("small_light_x4", folder, tmp_path, *overrides, "lr=inf", resume=True)
     with pytest.raises(ValueError, match=r"the loss is .* in iteration 3: continue with --resume"):
         train("small_light_x4", folder, tmp_path, *overrides, "lr=inf", "save_minutes=60", resume=True)
-    found, _ = loop.training_state.load_latest(tmp_path / "checkpoints")
-    assert all(tensor.isfinite().all() for tensor in found.tensors["model"].values())
+    kept, _ = load_latest(tmp_path / "checkpoints")
+    assert all(tensor.isfinite().all() for tensor in kept.model.values())
     train("small_light_x4", folder, tmp_path, *overrides, resume=True)
 
 
@@ -295,3 +301,101 @@ def test_a_short_training_beats_bicubic(data, tmp_path):
     train("laptop_x4", data, tmp_path, *overrides)
     *_, last = csv.DictReader((tmp_path / "log.csv").open())
     assert float(last["psnr_Set5"]) > 28.43 + 0.1
+
+
+def test_a_resumed_training_lets_go_of_the_checkpoint_it_came_from(folder, tmp_path):
+    """The file that was read is mapped into memory for as long as one of its tensors is held anywhere."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("needs Linux's /proc")
+    train("small_light_x4", folder, tmp_path, *TINY, "iterations=2")
+    checkpoint = tmp_path / "checkpoints" / "00000002"
+    held = load_file(checkpoint / "model.safetensors")
+    assert str(checkpoint) in maps.read_text()
+    del held
+    seen = []
+
+    def look(line):
+        if line.startswith("3/3"):
+            states = [value for value in gc.get_objects() if type(value) is TrainingState]
+            seen.append((states, str(checkpoint) in maps.read_text()))
+
+    train("small_light_x4", folder, tmp_path, *TINY, "iterations=3", resume=True, say=look)
+    assert seen == [([], False)]
+
+
+def test_random_numbers_and_warning_filters_of_the_caller_stay(folder, tmp_path):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    filters = list(warnings.filters)
+    train("small_light_x4", folder, tmp_path / "a", *TINY, "iterations=1")
+    assert torch.equal(torch.rand(3), expected)
+    assert warnings.filters == filters
+    # And the caller's numbers do not change the training.
+    train("small_light_x4", folder, tmp_path / "b", *TINY, "iterations=1")
+    assert_same_state(state(tmp_path / "a", 1), state(tmp_path / "b", 1))
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_warning_filters_are_put_back_after_a_distributed_training(folder, tmp_path, parallel):
+    script = tmp_path / "filters.py"
+    script.write_text(FILTERS)
+    arguments = command("small_light_x4", folder, tmp_path / "out", *TINY, "iterations=1", f"parallel={parallel}")
+    assert "filters are the same" in torchrun(str(script), *arguments[2:])
+
+
+FILTERS = """
+import sys, warnings
+from atd.cli import main
+import torch.distributed.fsdp  # has filters of its own
+before = list(warnings.filters)
+status = main(sys.argv[1:])
+print("filters are the same" if warnings.filters == before else set(warnings.filters) - set(before), flush=True)
+sys.exit(status)
+"""
+
+
+def test_mixed_precision_can_be_turned_on_when_a_training_goes_on(folder, tmp_path):
+    train("small_light_x4", folder, tmp_path, *TINY, "iterations=1")
+    train("small_light_x4", folder, tmp_path, *TINY, "iterations=2", "amp=fp16", resume=True)
+    kept, _ = load_latest(tmp_path / "checkpoints")
+    assert kept.iteration == 2
+    assert kept.scaler["scale"] > 0
+
+
+def test_mistakes_of_the_user_are_errors_that_the_command_prints(folder, tmp_path):
+    light = [*TINY, "iterations=1"]
+    with pytest.raises(atd.RecipeError, match=r"no training images in .*nowhere"):
+        train("small_light_x4", folder, tmp_path, *light, "images=nowhere")
+    with pytest.raises(atd.RecipeError, match="has 128 pixels on both sides"):
+        train("small_light_x4", folder, tmp_path, *light, "patch=32")
+    with pytest.raises(atd.RecipeError, match=r"atd_light_sr_x4 cannot be built with its config: .*embed_dimension"):
+        train("small_light_x4", folder, tmp_path, *light, "config.embed_dimension=8")
+    with pytest.raises(atd.RecipeError, match="is a network for denoise"):
+        train("small_light_x4", folder, tmp_path, "model=atd_u_tiny_color_dn", "images=images")
+    train("small_light_x4", folder, tmp_path, *light)
+    with pytest.raises(atd.InputError, match="continue it with --resume, or choose another --output"):
+        train("small_light_x4", folder, tmp_path, *light)
+    with pytest.raises(atd.TrainingError, match="is no longer finite after iteration 2"):
+        train("small_light_x4", folder, tmp_path, *TINY, "iterations=2", "lr=inf", resume=True)
+
+
+def test_tensorboard_that_is_missing_is_said_with_its_extra(folder, tmp_path):
+    """In a process where the import of TensorBoard fails, as it does where it is not installed."""
+    script = textwrap.dedent("""
+        import sys
+        from atd.cli import main
+        class Absent:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] == "tensorboard":
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        sys.meta_path.insert(0, Absent())
+        sys.exit(main(sys.argv[1:]))
+    """)
+    arguments = command("small_light_x4", folder, tmp_path, *TINY, "iterations=1", "tensorboard=true")[2:]
+    result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    last = result.stderr.splitlines()[-1]
+    assert "TensorBoard" in last
+    assert "pip install 'atd-restoration[train]'" in last

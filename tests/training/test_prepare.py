@@ -67,16 +67,37 @@ def test_sr_folders_match_one_to_one(tmp_path, capsys):
 def test_sr_takes_given_lr_images(tmp_path):
     save(tmp_path / "hr" / "a.png", 480, 480)
     given = save(tmp_path / "lr" / "X2" / "ax2.png", 240, 240, 7)
-    outcome = prepare.prepare_sr(tmp_path / "hr", tmp_path / "out", "T", [2], tmp_path / "lr", workers=1)
-    assert outcome.failures == []
+    done = prepare.prepare_sr(tmp_path / "hr", tmp_path / "out", "T", [2], tmp_path / "lr", workers=1)
+    assert done.failures == []
     assert np.array_equal(read(tmp_path / "out" / "T_train_LR_bicubic" / "X2_sub" / "a_s001.png"), given)
     save(tmp_path / "hr" / "b.png", 480, 480)
     save(tmp_path / "hr" / "c.png", 480, 480)
     save(tmp_path / "lr" / "X2" / "b.png", 239, 240)
-    outcome = prepare.prepare_sr(tmp_path / "hr", tmp_path / "out", "T", [2], tmp_path / "lr", workers=1)
-    assert (outcome.written, outcome.skipped) == (0, 1)
-    assert "b.png has 239x240 pixels, expected 240x240, 1/2 of" in outcome.failures[0]
-    assert "its LR partner cx2 or c is missing" in outcome.failures[1]
+    done = prepare.prepare_sr(tmp_path / "hr", tmp_path / "out", "T", [2], tmp_path / "lr", workers=1)
+    assert (done.cut, done.skipped) == (0, 1)
+    assert "b.png has 239x240 pixels, expected 240x240, 1/2 of" in done.failures[0]
+    assert "its LR partner cx2 or c is missing" in done.failures[1]
+
+
+def test_an_image_too_small_for_the_scales_is_named(tmp_path):
+    save(tmp_path / "hr" / "small.png", 11, 40)
+    save(tmp_path / "hr" / "large.png", 48, 48)
+    done = prepare.prepare_sr(tmp_path / "hr", tmp_path / "out", "T", workers=1)
+    assert done.cut == 1
+    (failure,) = done.failures
+    assert failure.endswith("small.png: smaller than 12 pixels on a side, of which 2, 3, 4 are divisors")
+
+
+def test_a_defect_keeps_its_traceback(tmp_path, monkeypatch):
+    """Only errors that are written for the user, and the system's about files, become lines of the report."""
+    save(tmp_path / "hr" / "a.png", 48, 48)
+
+    def defect(image, scale):
+        raise ValueError("shapes do not fit")
+
+    monkeypatch.setattr(degrade, "bicubic_downscale", defect)
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        prepare.prepare_sr(tmp_path / "hr", tmp_path / "out", "T", workers=1)
 
 
 def test_dfwb(tmp_path, capsys):
@@ -111,9 +132,9 @@ def test_a_killed_preparation_is_continued(tmp_path):
     process.wait()
     assert main(arguments) == 0
     for folder in (tmp_path / "out" / "T_train_HR_sub", pieces):
-        found = sorted(path for path in folder.glob("*.png") if not path.name.startswith("."))
-        assert len(found) == 24
-        for path in found:
+        pieces_there = sorted(path for path in folder.glob("*.png") if not path.name.startswith("."))
+        assert len(pieces_there) == 24
+        for path in pieces_there:
             read(path)
 
 

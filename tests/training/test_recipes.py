@@ -1,9 +1,15 @@
 """Recipes: the published table, keys, overrides and their errors."""
 
+import dataclasses
+import subprocess
+import sys
+
 import pytest
 
 from atd import registry
 from atd.cli import main
+from atd.errors import RecipeError
+from atd.tasks import JpegArtefacts, SuperResolution
 from atd.training import recipes
 from atd.training.recipes import Recipe
 
@@ -36,26 +42,26 @@ PUBLISHED = {
 @pytest.mark.parametrize("id", PUBLISHED)
 def test_published_recipes_are_the_papers(id):
     recipe = recipes.get(id)
-    found = (
+    given = (
         recipe.model, list(recipe.patch), list(recipe.batch), list(recipe.iterations), recipe.optimiser, recipe.lr,
         recipe.betas, recipe.weight_decay, list(recipe.milestones), recipe.warmup, recipe.finetune_from,
     )  # fmt: skip
-    assert found == PUBLISHED[id]
+    assert given == PUBLISHED[id]
     info = registry.get(recipe.model)
-    assert recipe.task == info.task.key
+    assert recipe.task is type(info.task)
     assert list(recipe.sigma) == ([info.sigma] if info.sigma else [])
     assert list(recipe.quality) == ([info.quality] if info.quality else [])
-    if recipe.task == "sr":
+    if recipe.task is SuperResolution:
         assert (recipe.loss, recipe.ema, recipe.mixup, recipe.clip, recipe.seed) == ("l1", 0.999, 0, 0, 0)
     else:
         assert (recipe.loss, recipe.mixup, recipe.clip, recipe.adam_lr) == ("charbonnier", 0.5, 0.01, 2e-4)
-        assert recipe.ema == (0.999 if recipe.task == "jpeg" else 0)
+        assert recipe.ema == (0.999 if recipe.task is JpegArtefacts else 0)
 
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_names_a_model_and_prints_itself(name, tmp_path):
     recipe = recipes.get(name)
-    assert registry.get(recipe.model).task.key == recipe.task
+    assert recipe.task is type(registry.get(recipe.model).task)
     path = tmp_path / f"{name}.toml"
     path.write_text(recipe.to_toml(), encoding="utf-8")
     assert recipes.get(str(path)) == recipe
@@ -89,12 +95,60 @@ def test_overrides():
         ("quality=10", "sigma means denoising and quality JPEG"),
         ("lr", "an override looks like key=value"),
         ("images=[a, b]", "words in it need quotes"),
+        ("learning_rate=1e-3", "unknown key 'learning_rate', the nearest one is 'lr'"),
+        ("log_every=0", "log_every must be positive, got 0"),
+        ("validate_every=0", "validate_every must be positive, got 0"),
+        ("micro_batch=[]", "micro_batch needs a number"),
+        ("micro_batch=-1", "micro_batch must not be negative, got [-1]"),
+        ("seed=-1", "seed must not be negative, got -1"),
+        ("sigma=[10, 20, 30]", "the two ends of a range in order, got [10.0, 20.0, 30.0]"),
+        ("sigma=[50, 10]", "the two ends of a range in order, got [50.0, 10.0]"),
+        ("ema=1", "ema must be at least 0 and below 1"),
     ],
 )
 def test_wrong_overrides_are_explained(override, message):
-    with pytest.raises(ValueError, match=r"recipe 201|override") as error:
+    with pytest.raises(RecipeError, match=r"recipe 201|override") as error:
         recipes.get("201").override([override])
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("quality", ["[0, 10]", "[90, 101]", "0"])
+def test_impossible_qualities_are_explained(quality):
+    with pytest.raises(RecipeError, match="quality must be from 1 to 100"):
+        recipes.get("401").override([f"quality={quality}"])
+
+
+def test_torch_users_spelling_of_the_optimiser_is_accepted(tmp_path):
+    assert recipes.get("101").override(["optimizer=muon"]).optimiser == "muon"
+    path = tmp_path / "mine.toml"
+    path.write_text('summary = ""\nmodel = "atd_sr_x2"\noptimizer = "muon"')
+    recipe = recipes.get(str(path))
+    assert recipe.optimiser == "muon"
+    assert 'optimiser = "muon"' in recipe.to_toml()
+    path.write_text('summary = ""\nmodel = "atd_sr_x2"\noptimizer = "muon"\noptimiser = "adamw"')
+    with pytest.raises(RecipeError, match="optimiser is given twice, once as optimizer"):
+        recipes.get(str(path))
+
+
+def test_text_of_any_kind_survives_being_written_as_toml(tmp_path):
+    note = 'two\nlines, a "quote", a back\\slash, a tab\t and σ'
+    recipe = dataclasses.replace(recipes.get("101"), note=note, config={"upsampler": "a\nb"})
+    path = tmp_path / "101.toml"
+    path.write_text(recipe.to_toml(), encoding="utf-8")
+    assert recipes.get(str(path)) == recipe
+
+
+def test_stages_count_iterations_and_samples_on():
+    recipe = recipes.get("201").override(["micro_batch=[6, 3]"])
+    assert [tuple(stage) for stage in recipe.stages] == [
+        (0, 60_000, 0, 256, 24, 6),
+        (60_000, 40_000, 60_000 * 24, 384, 12, 3),
+    ]
+
+
+def test_reading_recipes_costs_no_torch():
+    script = "import sys; from atd.training import get_recipe; get_recipe('103'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_wrong_files_are_explained(tmp_path):

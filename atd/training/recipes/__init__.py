@@ -10,10 +10,33 @@ import dataclasses
 import difflib
 import tomllib
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
+
+from atd.errors import RecipeError
+from atd.tasks import Denoising, JpegArtefacts, SuperResolution
+from atd.training.recipes import toml
+
+
+class Stage(NamedTuple):
+    """One stage of progressive training; iterations and samples are counted over all stages.
+
+    iterations   how many it has, of which `first` is the first
+    sample       number of its first training sample
+    patch        side of the network's input in pixels
+    batch        images of an iteration, over all processes
+    micro_batch  most images in a process's forward pass; 0: no limit
+    """
+
+    first: int
+    iterations: int
+    sample: int
+    patch: int
+    batch: int
+    micro_batch: int
 
 
 @dataclass(frozen=True)
@@ -29,7 +52,7 @@ class Recipe:
     summary: str  # one line for `atd train --list`
     model: str  # name in the registry
     note: str = ""  # where the sources disagree
-    config: dict[str, Any] = field(default_factory=dict)  # constructor keywords that differ from the registry's
+    config: dict[str, object] = field(default_factory=dict)  # constructor keywords that differ from the registry's
     finetune_from: str = ""  # output folder of a training, saved model folder, weights file or model name
     resample_upsampler: bool = False  # finetuning: make the new upsampler from the old one's sub-pixels, not at random
     bicubic_start: bool = False  # start near bicubic interpolation, not at random; for the upsampler pixelshuffledirect
@@ -76,32 +99,59 @@ class Recipe:
     def __post_init__(self) -> None:
         stages = {len(self.patch), len(self.batch), len(self.iterations)}
         if len(stages) != 1 or 0 in stages:
-            raise ValueError(
-                f"recipe {self.id}: patch, batch and iterations need one entry per stage, "
+            raise self._error(
+                "patch, batch and iterations need one entry per stage, "
                 f"got {len(self.patch)}, {len(self.batch)} and {len(self.iterations)}"
             )
-        for key in ("patch", "batch", "iterations"):
-            if min(getattr(self, key)) < 1:
-                raise ValueError(f"recipe {self.id}: {key} must be positive, got {list(getattr(self, key))}")
+        for key in _POSITIVE:
+            if min(_entries(getattr(self, key))) < 1:
+                raise self._error(f"{key} must be positive, got {_plain(getattr(self, key))}")
+        for key in _NOT_NEGATIVE:
+            if min(_entries(getattr(self, key)), default=0) < 0:
+                raise self._error(f"{key} must not be negative, got {_plain(getattr(self, key))}")
         for key, allowed in _CHOICES.items():
             if getattr(self, key) not in allowed:
-                given = getattr(self, key)
-                raise ValueError(f"recipe {self.id}: {key} must be one of {', '.join(allowed)}, got {given!r}")
+                raise self._error(f"{key} must be one of {', '.join(allowed)}, got {getattr(self, key)!r}")
         if len(self.betas) != 2:
-            raise ValueError(f"recipe {self.id}: betas must be two numbers, got {list(self.betas)}")
+            raise self._error(f"betas must be two numbers, got {list(self.betas)}")
+        if not self.micro_batch:
+            raise self._error("micro_batch needs a number, 0 for no limit")
         if self.sigma and self.quality:
-            raise ValueError(f"recipe {self.id}: sigma means denoising and quality JPEG artefact removal; give one")
+            raise self._error("sigma means denoising and quality JPEG artefact removal; give one")
+        for key in ("sigma", "quality"):
+            levels = getattr(self, key)
+            if len(levels) > 2 or list(levels) != sorted(levels):
+                raise self._error(f"{key} must be one level, or the two ends of a range in order, got {list(levels)}")
+        if self.quality and not 1 <= self.quality[0] <= self.quality[-1] <= 100:
+            raise self._error(f"quality must be from 1 to 100, got {list(self.quality)}")
+        if not 0 <= self.ema < 1:
+            raise self._error(f"ema must be at least 0 and below 1, got {self.ema}")
         if self.lr_images and len(self.lr_images) != len(self.images):
-            raise ValueError(f"recipe {self.id}: lr_images needs one folder for each folder of images")
+            raise self._error("lr_images needs one folder for each folder of images")
+
+    def _error(self, sentence: str) -> RecipeError:
+        return RecipeError(f"recipe {self.id}: {sentence}")
 
     @property
     def total_iterations(self) -> int:
+        """Iterations of all stages."""
         return sum(self.iterations)
 
     @property
-    def task(self) -> Literal["sr", "denoise", "jpeg"]:
-        """As in the registry."""
-        return "denoise" if self.sigma else "jpeg" if self.quality else "sr"
+    def stages(self) -> list[Stage]:
+        """The stages in their order."""
+        stages, first, sample = [], 0, 0
+        for number, (patch, batch, count) in enumerate(zip(self.patch, self.batch, self.iterations, strict=True)):
+            micro_batch = self.micro_batch[min(number, len(self.micro_batch) - 1)]
+            stages.append(Stage(first, count, sample, patch, batch, micro_batch))
+            first += count
+            sample += count * batch
+        return stages
+
+    @property
+    def task(self) -> type[SuperResolution] | type[Denoising] | type[JpegArtefacts]:
+        """The kind of task: `sigma` means denoising, `quality` JPEG artefact removal, neither super-resolution."""
+        return Denoising if self.sigma else JpegArtefacts if self.quality else SuperResolution
 
     @property
     def level(self) -> float:
@@ -112,13 +162,17 @@ class Recipe:
         """A copy with `key=value` strings applied; values are TOML (`lr=1e-4`, `batch=[8, 4]`), bare words are strings.
 
         `config.depths=[2, 2]` changes one constructor keyword of the network.
+
+        Raises:
+            RecipeError: an assignment is none, or its key or value is not one of a recipe.
         """
         values = dataclasses.asdict(self)
         for assignment in assignments:
             key, separator, text = assignment.partition("=")
+            key = _ALIASES.get(key, key)
             if not separator:
-                raise ValueError(f"an override looks like key=value, got {assignment!r}")
-            value = text if _KINDS.get(key) is str else _toml_value(text)
+                raise RecipeError(f"an override looks like key=value, got {assignment!r}")
+            value = text if _KINDS.get(key) is str else toml.read_value(text)
             if key.startswith("config."):
                 values["config"] = {**values["config"], key.removeprefix("config."): value}
             else:
@@ -128,9 +182,9 @@ class Recipe:
     def to_toml(self) -> str:
         """All keys as TOML, in the order of the class."""
         values = dataclasses.asdict(self)
-        lines = [f"{name} = {_to_toml(value)}" for name, value in values.items() if name != "config"]
+        lines = [f"{name} = {toml.write_value(value)}" for name, value in values.items() if name != "config"]
         if self.config:
-            lines += ["", "[config]", *(f"{key} = {_to_toml(value)}" for key, value in self.config.items())]
+            lines += ["", "[config]", *(f"{key} = {toml.write_value(value)}" for key, value in self.config.items())]
         return "\n".join(lines) + "\n"
 
 
@@ -144,37 +198,72 @@ _CHOICES = {
 }
 
 
+_POSITIVE = ("patch", "batch", "iterations", "log_every", "validate_every")
+_NOT_NEGATIVE = (
+    "validation_level", "sigma", "minutes", "lr", "betas", "adam_lr", "weight_decay", "milestones", "warmup", "mixup",
+    "clip", "seed", "micro_batch", "workers", "cache_gb", "save_minutes",
+)  # fmt: skip
+_ALIASES = {"optimizer": "optimiser"}
+"""Other spellings of keys."""
+_OFTEN_MEANT = {"learning_rate": "lr"}
+"""Keys of other programs, and the one of ours that comes nearest."""
+
+
 def names() -> list[str]:
     """The ids of all recipes, sorted."""
     return sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
 
 
 def get(recipe: str) -> Recipe:
-    """The recipe of an id (`"103"`, `"laptop_x4"`) or of a TOML file of the user."""
+    """The recipe of an id (`"103"`, `"laptop_x4"`) or of a TOML file of the user.
+
+    Raises:
+        RecipeError: there is none, or it does not fit together.
+    """
     if recipe.endswith(".toml"):
         path = Path(recipe)
         if not path.is_file():
-            raise ValueError(f"no recipe file {recipe}")
+            raise RecipeError(f"no recipe file {recipe}")
         return _parse(path.read_text(encoding="utf-8"), path.stem, recipe)
     if recipe not in names():
         near = difflib.get_close_matches(recipe, names(), 3, 0.3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`atd train --list` shows all"
-        raise ValueError(f"no recipe {recipe!r}: {hint}")
+        raise RecipeError(f"no recipe {recipe!r}: {hint}")
     return _parse((_folder() / f"{recipe}.toml").read_text(encoding="utf-8"), recipe, f"recipe {recipe}")
 
 
-def from_dict(values: dict[str, Any], origin: str) -> Recipe:
-    """Check keys and types. Where a key holds a list, a single value stands for a list of one."""
+def from_dict(values: Mapping[str, object], origin: str) -> Recipe:
+    """Check keys and types. Where a key holds a list, a single value stands for a list of one.
+
+    Args:
+        values: keys of a recipe and what TOML gives for them.
+        origin: whose keys they are, for errors.
+
+    Raises:
+        RecipeError: a key is unknown, missing or given twice, or a value is of another type or impossible.
+    """
     checked = {}
-    for key, value in values.items():
+    for spelling, value in values.items():
+        key = _ALIASES.get(spelling, spelling)
         if key not in _KINDS:
-            near = difflib.get_close_matches(key, _KINDS, 1, 0.0)[0]
-            raise ValueError(f"{origin}: unknown key {key!r}, the nearest one is {near!r}")
+            near = _OFTEN_MEANT.get(key) or difflib.get_close_matches(key, _KINDS, 1, 0.0)[0]
+            raise RecipeError(f"{origin}: unknown key {key!r}, the nearest one is {near!r}")
+        if key in checked:
+            other = next(alias for alias, meant in _ALIASES.items() if meant == key)
+            raise RecipeError(f"{origin}: {key} is given twice, once as {other}")
         checked[key] = _check(value, _KINDS[key], key, origin)
     missing = {"id", "summary", "model"} - checked.keys()
     if missing:
-        raise ValueError(f"{origin}: {' and '.join(sorted(missing))} must be given")
+        raise RecipeError(f"{origin}: {' and '.join(sorted(missing))} must be given")
     return Recipe(**checked)
+
+
+def _entries(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _plain(value: float | tuple[float, ...]) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _folder():
@@ -185,7 +274,7 @@ def _parse(text: str, name: str, origin: str) -> Recipe:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{origin}: not valid TOML ({error})") from None
+        raise RecipeError(f"{origin}: not valid TOML ({error})") from None
     return from_dict({"id": name, **values}, origin)
 
 
@@ -198,24 +287,5 @@ def _check(value: Any, kind: Any, key: str, origin: str) -> Any:
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
-        raise ValueError(f"{origin}: {key} must be {plain.__name__}, got {value!r}")
+        raise RecipeError(f"{origin}: {key} must be {plain.__name__}, got {value!r}")
     return value
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        if text.startswith("["):
-            raise ValueError(f"the override {text} is no TOML list: words in it need quotes, as {['a', 'b']}") from None
-        return text
-
-
-def _to_toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_to_toml(item) for item in value)}]"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return repr(value)

@@ -1,0 +1,100 @@
+"""What one process does for all of a training: it keeps the log, validates, writes checkpoints and the result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from atd.errors import TrainingError
+from atd.loading import create
+from atd.models import RestorationModel
+from atd.system import atomic_write
+from atd.training import state as training_state
+from atd.training.distributed import Processes
+from atd.training.log import TrainingLog
+from atd.training.recipes import Recipe
+from atd.training.state import TrainingState
+from atd.training.validation import Validation
+
+RATE_ADVICE = (
+    "continue with --resume and a smaller rate, such as lr=1e-4; where the newest folder of checkpoints/ has diverged "
+    "already, delete it, and the one before is taken"
+)
+"""What to do about a training that has diverged."""
+
+_logger = logging.getLogger(__name__)
+
+
+class MainProcess:
+    """The writing side of a training: `recipe.toml`, `log.csv`, `samples/`, `checkpoints/` and `model/` in `out`.
+
+    Args:
+        recipe: the training.
+        model: the network that is trained; validation and the result use a plain copy of it, which no compilation,
+            sharding or activation checkpointing has changed.
+        folder: where the validation sets lie.
+        out: the folder to write to.
+        iteration: iterations done when the training goes on, 0 at its start.
+        processes: all processes of the training.
+        say: receives each line of the report.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: RestorationModel,
+        folder: Path,
+        out: Path,
+        iteration: int,
+        processes: Processes,
+        say: Callable[[str], None],
+    ):
+        self.recipe = recipe
+        self.out = out
+        self.say = say
+        self.network = create(recipe.model, **recipe.config).to(processes.device).eval()
+        self.validation = Validation(recipe, model, folder, out, say)
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic_write(out / "recipe.toml") as path:
+            path.write_text(recipe.to_toml(), encoding="utf-8")
+        names = [benchmark.name for benchmark in self.validation.sets]
+        self.log = TrainingLog(out, names, iteration, recipe.total_iterations, recipe.tensorboard, say)
+        millions = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6
+        machine = processes.device.type
+        if processes.count > 1:
+            machine = f"{processes.count} × {machine}"
+        say(f"{recipe.model}: {millions:.3f} M parameters on {machine}")
+
+    def progress(self, iteration: int, minutes: float, rate: float, loss: float) -> None:
+        """Report the mean loss since the last report, and the time that remains."""
+        self.log.progress(iteration, minutes, rate, loss, self.recipe.minutes)
+
+    def save(self, state: TrainingState) -> None:
+        """Write a checkpoint; where that fails, say so and go on: the one before is still there.
+
+        Raises:
+            TrainingError: a weight is no longer finite; the checkpoints stay as they are.
+        """
+        for name, tensor in state.model.items():
+            if not tensor.isfinite().all():
+                raise TrainingError(f"{name} is no longer finite after iteration {state.iteration}: {RATE_ADVICE}")
+        try:
+            path = training_state.save(self.out / "checkpoints", state)
+            _logger.debug("wrote checkpoint %s", path)
+        except OSError as error:
+            self.say(f"checkpoint {state.iteration} could not be written, the one before is kept: {error}")
+
+    def validate(self, iteration: int, minutes: float, weights: dict[str, Tensor]) -> None:
+        """Score `weights` on the validation sets; they become those of the result."""
+        self.network.load_state_dict(weights)
+        scores = self.validation.run(self.network)
+        self.log.scores(iteration, minutes, scores, self.validation.samples)
+
+    def finish(self) -> None:
+        """Write `model/`, with the weights that were validated last."""
+        self.network.save_pretrained(self.out / "model")
+        self.say(f"saved to {self.out / 'model'}")
+        self.log.close()
