@@ -11,9 +11,9 @@ import argparse
 import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from atd import registry
 from atd.errors import InputError
@@ -40,6 +40,26 @@ _CVPR_NOTE = (
     "38.61/34.95/32.65/34.70/40.37 dB and ×4 33.10/29.24/28.01/28.17/32.62 dB, ATD-light ×2 "
     "38.28/34.11/32.39/33.27/39.51 dB and ×4 32.62/28.87/27.77/26.97/31.47 dB, in the order of the columns."
 )
+
+
+Scores = Mapping[str, tuple[float, float | None]]
+"""{set: (PSNR in dB, SSIM or None)}."""
+
+
+class MeasuredSet(TypedDict):
+    """Scores of one set as results.json has them."""
+
+    count: int
+    psnr: float
+    ssim: float
+
+
+class MeasuredRun(TypedDict):
+    """What of results.json is kept: one level, and the sets measured at it."""
+
+    sigma: float | None
+    quality: int | None
+    sets: dict[str, MeasuredSet]
 
 
 def full_tables() -> str:
@@ -137,17 +157,14 @@ def _purpose(members: Sequence[ModelInfo]) -> str:
     return f"{fault} {levels}; {'gray' if members[0].in_channels == 1 else 'RGB'}"
 
 
-def _measured_task(info: ModelInfo, run: dict[str, Any]) -> Task:
+def _measured_task(info: ModelInfo, run: MeasuredRun) -> Task:
     """What the bundled weights were measured on: the level of the run where they are for any."""
     if isinstance(info.task, Denoising):
         return Denoising(run["sigma"])
     return JpegArtefacts(run["quality"]) if isinstance(info.task, JpegArtefacts) else info.task
 
 
-Scores = dict[str, tuple[float, float | None]]
-
-
-def _scores(run: dict[str, Any]) -> Scores:
+def _scores(run: MeasuredRun) -> Scores:
     return {name: (entry["psnr"], entry["ssim"]) for name, entry in run["sets"].items()}
 
 
@@ -173,7 +190,7 @@ def _linked(paper: str) -> str:
     return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", paper)
 
 
-def measured_runs(info: ModelInfo) -> list[dict[str, Any]]:
+def measured_runs(info: ModelInfo) -> list[MeasuredRun]:
     """The scores of the bundled weights, as `record` has kept them: runs of {sigma, quality, sets}."""
     path = _measured_path(info)
     return json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else []
@@ -183,12 +200,11 @@ def _measured_path(info: ModelInfo) -> Path:
     return info.bundled_path.with_suffix(".json")
 
 
-def command(info: ModelInfo, run: dict[str, Any]) -> str:
+def command(info: ModelInfo, run: MeasuredRun) -> str:
     """The command that measured `run`."""
     words = ["atd evaluate", info.name, "--weights bundled --data DATA --sets", ",".join(run["sets"])]
-    for level in ("sigma", "quality"):
-        if run[level] is not None and getattr(info, level) is None:
-            words.append(f"--{level} {run[level]}")
+    if info.task.level is None:  # the name does not state it
+        words += [f"--{key} {level}" for key, level in (("sigma", run["sigma"]), ("quality", run["quality"])) if level]
     return " ".join(words)
 
 
@@ -216,9 +232,9 @@ def record(folder: Path) -> Path:
             f"see {', '.join(different)}"
         )
     whole = {name: entry for name, entry in results["sets"].items() if PUBLISHED_COUNTS.get(name) == entry["count"]}
-    run = {"sigma": results["sigma"], "quality": results["quality"], "sets": whole}
+    run = MeasuredRun(sigma=results["sigma"], quality=results["quality"], sets=whole)
 
-    def level(run: dict[str, Any]) -> tuple[float, int]:
+    def level(run: MeasuredRun) -> tuple[float, int]:
         return run["sigma"] or 0, run["quality"] or 0
 
     runs = [run, *(other for other in measured_runs(info) if level(other) != level(run))]

@@ -93,7 +93,7 @@ class Side:
         """The model, and the weights where they are not the official ones."""
         return label(self.model, self.weights)
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """The conditions by name; none for a baseline."""
         return {} if self.conditions is None else asdict(self.conditions)
 

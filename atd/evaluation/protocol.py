@@ -120,7 +120,11 @@ class Protocol:
         return to_uint8(image) if self.rounds else image
 
     def score(self, finished: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-        """PSNR in dB and SSIM."""
+        """PSNR in dB and SSIM of an output of `finish` against the reference of `load`.
+
+        Raises:
+            InputError: the images are too small to be compared.
+        """
         target = reference if finished.dtype == np.uint8 else _to_unit(reference)
         if finished.shape != reference.shape:
             raise ValueError(f"the output has shape {finished.shape}, the reference {reference.shape}")
