@@ -24,7 +24,7 @@ from atd.evaluation.results import Evaluation
 from atd.evaluation.scoring import ScoredImage, evaluate_candidate
 from atd.metrics import Channel
 from atd.ops.backend import Backend
-from atd.restoration.options import Tile
+from atd.restoration import Tile
 
 logger = logging.getLogger(__name__)
 

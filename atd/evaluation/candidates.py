@@ -16,10 +16,9 @@ from atd import degrade, loading, ops, registry
 from atd.errors import InputError
 from atd.models import RestorationModel
 from atd.ops.backend import Backend
-from atd.restoration.api import restore_tensor
-from atd.restoration.network import check_device, device_of, scale_of
-from atd.restoration.options import Tile
-from atd.restoration.progress import TileProgress
+from atd.restoration import Tile, TileProgress, restore_tensor
+from atd.restoration.api import load_network
+from atd.restoration.network import device_of, scale_of
 from atd.system import default_device
 
 BASELINES = ("bicubic", "lanczos", "identity")
@@ -119,10 +118,7 @@ def open_candidate(model: str | Path | nn.Module, options: RunOptions, scale: in
     if model in BASELINES:
         return baseline(str(model), scale or 1)
     if isinstance(model, nn.Module):
-        if options.weights is not None:
-            raise InputError(f"weights={options.weights!r} names weights of a named model, but a module was given")
-        check_device(model, options.device)
-        candidate = from_model(model, options)
+        candidate = from_model(load_network(model, options.weights, options.device), options)
     else:
         candidate = from_name(model, options)
     if scale is not None and scale != candidate.scale:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from atd.degrade import Border
 from atd.errors import DataNotFoundError, InputError
-from atd.images.files import SUFFIXES
+from atd.images import SUFFIXES
 from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task
 
 PUBLISHED_COUNTS = {

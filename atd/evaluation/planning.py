@@ -12,7 +12,7 @@ from atd.errors import InputError
 from atd.evaluation.candidates import Candidate
 from atd.evaluation.datasets import BenchmarkSet, find_sets
 from atd.evaluation.protocol import Protocol
-from atd.images.files import read_image
+from atd.images import read_image
 from atd.metrics import Channel
 from atd.restoration.network import channels_of
 from atd.tasks import UNKNOWN, Denoising, JpegArtefacts, SuperResolution, Task, make_task

@@ -22,7 +22,7 @@ from PIL import Image
 from atd import degrade, metrics
 from atd.errors import ImageError, InputError
 from atd.evaluation.datasets import ImagePair
-from atd.images.files import read_image
+from atd.images import read_image
 from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task
 
 

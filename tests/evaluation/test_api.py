@@ -188,7 +188,7 @@ def test_sets_that_are_missing_are_logged(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": "bundled"}, "names weights of a named model, but a module was given"),
+        ({"weights": "bundled"}, "among the weights of a named model, but a module was given"),
         ({"device": "meta"}, "move it yourself"),
         ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float16, float64, got 'int8'"),
         ({"backend": "cuda"}, "expected one of auto, triton, native, torch, reference"),
@@ -203,7 +203,7 @@ def test_sets_that_are_missing_are_logged(tmp_path, caplog):
 def test_mistakes_are_input_errors(photos, options, message):
     with pytest.raises(ValueError, match=message) as caught:
         atd.evaluate(Recorder(), photos, **options)
-    assert isinstance(caught.value, AtdError) or set(options) & {"device", "backend"}
+    assert isinstance(caught.value, AtdError) or "backend" in options
 
 
 def test_a_missing_folder_is_told_as_such(tmp_path):
