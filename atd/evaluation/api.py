@@ -23,8 +23,8 @@ from atd.evaluation.report import write_comparison, write_evaluation
 from atd.evaluation.results import Evaluation
 from atd.evaluation.scoring import ScoredImage, evaluate_candidate
 from atd.metrics import Channel
-from atd.ops.backend import Backend
 from atd.restoration import Tile
+from atd.system.backends import Backend
 
 logger = logging.getLogger(__name__)
 

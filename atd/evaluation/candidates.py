@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from atd import degrade, loading, ops, registry
 from atd.errors import InputError
 from atd.models import RestorationModel
-from atd.ops.backend import Backend
 from atd.restoration import Tile, TileProgress, restore_tensor
 from atd.restoration.api import load_network
 from atd.restoration.network import device_of, scale_of
 from atd.system import default_device
+from atd.system.backends import BACKENDS, Backend
 
 BASELINES = ("bicubic", "lanczos", "identity")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -46,9 +46,11 @@ class RunOptions:
     backend: Backend | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a dtype that does not exist."""
+        """Refuse a dtype or a backend that does not exist."""
         if self.dtype not in DTYPES:
             raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.backend is not None and self.backend not in BACKENDS:
+            raise InputError(f"backend must be one of {', '.join(BACKENDS)}, got {self.backend!r}")
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -100,9 +100,16 @@ def test_settings_after_the_name():
             parse_candidate(text, defaults)
 
 
-def test_unknown_precision_is_refused(network, photos, capsys):
-    assert run(network, f"{network},dtype=int8", "--data", photos) == 2
-    assert "dtype must be one of float32, bfloat16, float16, float64, got 'int8'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("dtype=int8", "dtype must be one of float32, bfloat16, float16, float64, got 'int8'"),
+        ("backend=cuda", "backend must be one of auto, triton, native, torch, reference, got 'cuda'"),
+    ],
+)
+def test_unknown_options_are_refused_in_a_sentence(network, photos, capsys, option, message):
+    assert run(network, f"{network},{option}", "--data", photos) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_protocols_must_agree(network, photos, tmp_path, capsys):
