@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -266,10 +265,3 @@ def test_torchrun_shares_a_folder_between_processes(network, tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("bad.png is not an image") == 1
     assert done.stderr.count("5 restored, 1 failed") == 1
-
-
-def test_the_example_enlarges_a_photo(tmp_path):
-    photo(tmp_path / "a.png", size=(12, 10))
-    example = Path(__file__).parents[2] / "examples" / "restore_image.py"
-    subprocess.run([sys.executable, example, tmp_path / "a.png", tmp_path / "b.png"], check=True, capture_output=True)
-    assert Image.open(tmp_path / "b.png").size == (48, 40)
