@@ -125,7 +125,7 @@ def test_a_result_that_cannot_be_written_is_one_sentence_that_names_it(tmp_path,
     assert "1 restored, 1 failed" in errors
 
 
-def test_out_of_memory_in_one_file_is_one_sentence(tmp_path, monkeypatch, capsys):
+def test_out_of_memory_is_told_as_it_happens_and_is_one_sentence_in_the_end(tmp_path, monkeypatch, capsys):
     small("ATD").save_pretrained(tmp_path / "tiny")
     photo(tmp_path / "a.png")
 
@@ -138,3 +138,4 @@ def test_out_of_memory_in_one_file_is_one_sentence(tmp_path, monkeypatch, capsys
     errors = capsys.readouterr().err
     assert "Traceback" not in errors
     assert "smaller ones are not possible" in errors
+    assert "\natd: warning: out of memory on cpu: going on with tiles of" in f"\n{errors}"

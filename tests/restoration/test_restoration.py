@@ -341,8 +341,8 @@ def test_gray_network_on_colour_restores_luma_and_keeps_chroma():
         def forward(self, x):
             return super().forward(x) * 0.5
 
-    # Moderate colours, so that nothing is clamped.
-    x = 0.3 + 0.4 * torch.rand(3, 12, 17, dtype=torch.float64)
+    # Moderate colours, so that nothing is clamped: what is left of a channel is x - luma / 2 >= 0.4 - 0.35.
+    x = 0.4 + 0.3 * torch.rand(3, 12, 17, dtype=torch.float64)
     result = restore(Darker(scale=1, in_channels=1), x)
     matrix = torch.tensor(
         [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=torch.float64
