@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from atd.evaluation import evaluate
     from atd.images.image import SaveOptions
     from atd.loading import convert, create, download, load
-    from atd.models import ATD, ATDCVPR, ATDU
+    from atd.models import ATD, ATDCVPR, ATDU, ATDReal
     from atd.registry import list_models
     from atd.restoration.api import restore, restore_file
     from atd.restoration.progress import TileProgress
@@ -54,7 +54,7 @@ _HOMES = {
     "atd.evaluation": ("evaluate",),
     "atd.images.image": ("SaveOptions",),
     "atd.loading": ("convert", "create", "download", "load"),
-    "atd.models": ("ATD", "ATDCVPR", "ATDU"),
+    "atd.models": ("ATD", "ATDCVPR", "ATDReal", "ATDU"),
     "atd.registry": ("list_models",),
     "atd.restoration.api": ("restore", "restore_file"),
     "atd.restoration.progress": ("TileProgress",),
@@ -66,6 +66,7 @@ __all__ = [
     "ATD",
     "ATDCVPR",
     "ATDU",
+    "ATDReal",
     "AtdError",
     "BackendError",
     "DataNotFoundError",

@@ -1,14 +1,12 @@
 """What a network is for, as types: the task, how strong the fault is that it undoes, and how it is called.
 
-A task is written as its `key` in files and on the command line: ``"sr"``, ``"denoise"`` or ``"jpeg"``.
+A task is written as its `key` in files and on the command line: ``"sr"``, ``"real"``, ``"denoise"`` or ``"jpeg"``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
-
-from atd.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class SuperResolution:
 
     def __post_init__(self) -> None:
         if self.scale < 2:
-            raise InputError(f"expected a scale of at least 2, got {self.scale}")
+            raise ValueError(f"expected a scale of at least 2, got {self.scale}")
 
     @property
     def level(self) -> None:
@@ -33,6 +31,28 @@ class SuperResolution:
 
 
 @dataclass(frozen=True)
+class RealWorld:
+    """Enlarging photos whose faults nobody knows: blur, noise, compression and reduction, by `scale`."""
+
+    key: ClassVar[str] = "real"
+    scale: int
+
+    def __post_init__(self) -> None:
+        if self.scale < 1:
+            raise ValueError(f"expected a scale of at least 1, got {self.scale}")
+
+    @property
+    def level(self) -> None:
+        """There are no strengths of this task."""
+        return None
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        return f"real-world super-resolution ×{self.scale}"
+
+
+@dataclass(frozen=True)
 class Denoising:
     """Removing white Gaussian noise of standard deviation `sigma`, in units of 1/255; None: of any."""
 
@@ -42,7 +62,7 @@ class Denoising:
 
     def __post_init__(self) -> None:
         if self.sigma is not None and self.sigma < 0:
-            raise InputError(f"expected sigma >= 0, got {self.sigma}")
+            raise ValueError(f"expected sigma >= 0, got {self.sigma}")
 
     @property
     def level(self) -> float | None:
@@ -63,7 +83,7 @@ class JpegArtefacts:
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
-            raise InputError(f"expected a JPEG quality from 1 to 100, got {self.quality}")
+            raise ValueError(f"expected a JPEG quality from 1 to 100, got {self.quality}")
 
     @property
     def level(self) -> int | None:
@@ -74,8 +94,8 @@ class JpegArtefacts:
         return "JPEG artefact removal" + (", any quality" if self.quality is None else f", quality {self.quality}")
 
 
-Task = SuperResolution | Denoising | JpegArtefacts
-KEYS: tuple[str, ...] = (SuperResolution.key, Denoising.key, JpegArtefacts.key)
+Task = SuperResolution | RealWorld | Denoising | JpegArtefacts
+KEYS: tuple[str, ...] = (SuperResolution.key, RealWorld.key, Denoising.key, JpegArtefacts.key)
 UNKNOWN = "restoration"
 """The `task` of a network whose weights do not tell what they were trained for."""
 
@@ -84,12 +104,14 @@ def make_task(key: str, *, scale: int = 1, sigma: float | None = None, quality: 
     """The task of a `key`; only the value that belongs to it is looked at.
 
     Raises:
-        InputError: there is no such key, or the value is impossible.
+        ValueError: there is no such key, or the value is impossible.
     """
     if key == SuperResolution.key:
         return SuperResolution(scale)
+    if key == RealWorld.key:
+        return RealWorld(scale)
     if key == Denoising.key:
         return Denoising(sigma)
     if key == JpegArtefacts.key:
         return JpegArtefacts(quality)
-    raise InputError(f"there is no task {key!r}; expected one of {', '.join(KEYS)}")
+    raise ValueError(f"there is no task {key!r}; expected one of {', '.join(KEYS)}")

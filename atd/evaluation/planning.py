@@ -15,7 +15,7 @@ from atd.evaluation.protocol import Protocol
 from atd.images import read_image
 from atd.metrics import Channel
 from atd.restoration.network import channels_of
-from atd.tasks import UNKNOWN, Denoising, JpegArtefacts, SuperResolution, Task, make_task
+from atd.tasks import UNKNOWN, Denoising, JpegArtefacts, RealWorld, SuperResolution, Task, make_task
 
 
 class EvaluationPlan(NamedTuple):
@@ -80,7 +80,13 @@ def _task(candidate: Candidate, sigma: float | None, quality: int | None) -> Tas
     if row is not None:
         sigma = row.sigma if sigma is None else sigma
         quality = row.quality if quality is None else quality
-    return make_task(key, scale=candidate.scale, sigma=sigma, quality=quality)
+    if key == RealWorld.key:
+        # Measured on pairs, as super-resolution is; there is no published protocol for photos of unknown faults.
+        key = SuperResolution.key
+    try:
+        return make_task(key, scale=candidate.scale, sigma=sigma, quality=quality)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _all_gray(sets: Sequence[BenchmarkSet]) -> bool:

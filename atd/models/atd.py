@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from atd.models.base import ImageNormalisation, published_mean
 from atd.models.layers import ATDLayer, initialise
 from atd.models.super_resolution import SuperResolutionModel
 
@@ -88,7 +89,7 @@ class ATD(SuperResolutionModel):
             window_size=window_size,
             num_tokens=num_tokens,
             upscale=upscale,
-            img_range=img_range,
+            normalisation=ImageNormalisation(published_mean(in_chans), img_range),
             upsampler=upsampler,
             resi_connection=resi_connection,
             patch_norm=patch_norm,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from atd import ops
+from atd.models.base import ImageNormalisation, published_mean
 from atd.models.layers import DictionaryLayer, Lookup, TokenDictionaryAttention, initialise
 from atd.models.super_resolution import SuperResolutionModel
 
@@ -110,12 +111,11 @@ class ATDCVPR(SuperResolutionModel):
             window_size=window_size,
             num_tokens=num_tokens,
             upscale=upscale,
-            img_range=img_range,
+            normalisation=ImageNormalisation(published_mean(in_chans), img_range),
             upsampler=upsampler,
             resi_connection=resi_connection,
             patch_norm=patch_norm,
             use_checkpoint=use_checkpoint,
-            closing_norm=False,
         )
         self.no_norm: Tensor | None
         self.register_buffer("no_norm", torch.zeros(1) if no_norm else None)

@@ -158,15 +158,20 @@ def run_layer(layer: Callable[..., Any], *args: Any, checkpointed: bool) -> Any:
     return layer(*args)
 
 
-class ImageNormalisation(nn.Module):
-    """``(image − mean) · img_range`` and back, in float32 or better; the mean of DIV2K for RGB, 0 otherwise."""
+def published_mean(in_chans: int) -> tuple[float, ...]:
+    """The mean of DIV2K for RGB, rounded to float32 as the authors' networks have it; 0 for other images."""
+    rgb = torch.tensor((0.4488, 0.4371, 0.4040), device="cpu", dtype=torch.float32).tolist()
+    return tuple(rgb) if in_chans == 3 else (0.0,) * in_chans
 
-    def __init__(self, in_chans: int, img_range: float) -> None:
+
+class ImageNormalisation(nn.Module):
+    """``(image − mean) · img_range`` and back, in float32 or better; ``mean`` has one number for each channel."""
+
+    def __init__(self, mean: Sequence[float], img_range: float) -> None:
         super().__init__()
         self.img_range = img_range
-        # A tuple of float32-rounded numbers, not a buffer: it is no part of the state dict and follows no dtype cast.
-        rgb = torch.tensor((0.4488, 0.4371, 0.4040), device="cpu", dtype=torch.float32).tolist()
-        self.mean = tuple(rgb) if in_chans == 3 else (0.0,) * in_chans
+        # Numbers, not a buffer: they are no part of the state dict and follow no dtype cast.
+        self.mean = tuple(mean)
 
     def forward(self, image: Tensor, dtype: torch.dtype) -> Tensor:
         return (self._add(image.to(wide_dtype(image)), [-mean for mean in self.mean]) * self.img_range).to(dtype)

@@ -76,6 +76,7 @@ def run(layers: Sequence[DictionaryLayer], x: Tensor, dictionary: Tensor, grid: 
     for tokens in output:
         entries = dictionary[None]
         for layer in layers:
+            entries = layer.incoming_dictionary(entries)
             lookup, category = _attend_(layer, tokens, entries, grid, maps)
             _feed_forward_(layer, tokens, entries, category, grid, maps)
             entries = layer.next_dictionary(lookup, tokens[None], entries)
@@ -145,7 +146,7 @@ def _attend_(
         _linear(u, layer.wqkv.weight, layer.wqkv.bias, out=qkv[rows])
         _linear(u, wq.weight, wq.bias, out=maps.query[rows])
         x_td, category[rows] = ops.dictionary_attention(lookup.query[:, rows], *lookup[1:])
-        x[rows] += x_td[0]
+        x[rows].add_(x_td[0], alpha=layer.attention_gain)
 
     # Every token stands in one window and at one place of the category order, so every row is written once. The map
     # of the feed-forward network is free until its turn.
@@ -156,7 +157,7 @@ def _attend_(
     for order, bias in window_kinds(table, grid, window.window_size, layer.shift, x):
         for rows in _pieces(len(order), row_bytes, area):
             attend_rows_(attended, qkv, order[rows], area, window.num_heads, bias=bias)
-    _add_linear_(x, attended, window.proj.weight, window.proj.bias)
+    _add_linear_(x, attended, window.proj.weight, window.proj.bias, layer.attention_gain)
 
     categories = layer.attn_aca
     size = min(len(x), categories.category_size)
@@ -166,14 +167,14 @@ def _attend_(
     for rows in _pieces(len(groups), row_bytes, size):
         kept = len(x) - rows.start  # without the rows that fill the last group
         attend_rows_(attended, qkv, groups[rows], size, categories.num_heads, kept=kept, scale=scale)
-    _add_linear_(x, attended, categories.proj.weight, categories.proj.bias)
+    _add_linear_(x, attended, categories.proj.weight, categories.proj.bias, layer.attention_gain)
     return lookup, category
 
 
-def _add_linear_(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    x.addmm_(y, weight.t())
+def _add_linear_(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None, gain: float = 1.0) -> None:
+    x.addmm_(y, weight.t(), alpha=gain)
     if bias is not None:
-        x += bias
+        x.add_(bias, alpha=gain)
 
 
 def _feed_forward_(

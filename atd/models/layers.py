@@ -195,6 +195,9 @@ class DictionaryLayer(nn.Module):
         index_in_state: whether the state dict carries the window's index buffer (ATD-U).
     """
 
+    attention_gain: float = 1.0
+    """Factor of the three attentions where they are added to the tokens."""
+
     def __init__(
         self,
         dim: int,
@@ -227,14 +230,20 @@ class DictionaryLayer(nn.Module):
 
     def forward(self, x: Tensor, dictionary: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         """Tokens (b, n, C) and the dictionary (b, M, C) for the next layer, from those of the layer before."""
+        dictionary = self.incoming_dictionary(dictionary)
         u = self.norm1(x)
         qkv = self.wqkv(u)
         lookup = self.attn_atd.project(u, dictionary)
         x_td, category = ops.dictionary_attention(*lookup)
         order, inverse = ops.category_partition(category, dictionary.shape[1])
-        x = x + x_td + self.attn_win(qkv, grid, self.shift) + self.attn_aca(qkv, order, inverse)
+        for attended in (x_td, self.attn_win(qkv, grid, self.shift), self.attn_aca(qkv, order, inverse)):
+            x = torch.add(x, attended, alpha=self.attention_gain)
         x = x + self.convffn(self.norm2(x), grid, self.category_features(dictionary), category)
         return x, self.next_dictionary(lookup, x, dictionary)
+
+    def incoming_dictionary(self, dictionary: Tensor) -> Tensor:
+        """The dictionary (b, M, C) as this layer uses it, from what the layer before handed on."""
+        return dictionary
 
     def category_features(self, dictionary: Tensor) -> Tensor | None:
         """(b, M, T) channels that the feed-forward network gives to the tokens of a category; None for none."""

@@ -53,17 +53,21 @@ class DictionaryBlock(nn.Module):
 
 
 class ResidualGroup(nn.Module):
-    """A :class:`DictionaryBlock`, a convolution, the shortcut and, in TPAMI networks, a LayerNorm."""
+    """A :class:`DictionaryBlock`, a convolution and the shortcut; a LayerNorm closes it in TPAMI networks, and follows
+    the convolution in ATD-Real."""
 
-    def __init__(self, block: DictionaryBlock, dim: int, resi_connection: str, closing_norm: bool) -> None:
+    def __init__(
+        self, block: DictionaryBlock, dim: int, resi_connection: str, closing_norm: bool, patch_norm: bool
+    ) -> None:
         super().__init__()
         self.residual_group = block
         self.conv = residual_conv(dim, resi_connection)
+        self.patch_embed = PatchEmbedding(dim, patch_norm)
         self.norm = nn.LayerNorm(dim) if closing_norm else None
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         image = to_image(self.residual_group(x, grid), grid)
-        x = to_tokens(self.conv(image)) + x
+        x = self.patch_embed(self.conv(image)) + x
         return x if self.norm is None else self.norm(x)
 
 
@@ -81,14 +85,24 @@ class SuperResolutionModel(RestorationModel, PositionIndexState, ReconstructionH
         window_size: int,
         num_tokens: int,
         upscale: int,
-        img_range: float,
+        normalisation: ImageNormalisation,
         upsampler: str | None,
         resi_connection: str,
         patch_norm: bool,
         use_checkpoint: bool,
-        closing_norm: bool,
+        closing_norm: bool = False,
+        group_patch_norm: bool = False,
     ) -> None:
-        """``make_layer(group, index)`` makes one layer; the other arguments are those of the networks."""
+        """The frame around layers.
+
+        Args:
+            make_layer: ``make_layer(group, index)`` makes one layer.
+            normalisation: of the image.
+            closing_norm: a LayerNorm closes every residual group (TPAMI 2026).
+            group_patch_norm: the convolution of every residual group is followed by a LayerNorm (ATD-Real).
+            in_chans, embed_dim, depths, num_heads, window_size, num_tokens, upscale, upsampler, resi_connection,
+                patch_norm, use_checkpoint: those of the networks.
+        """
         super().__init__()
         if len(depths) != len(num_heads):
             raise ValueError(f"depths has {len(depths)} entries and num_heads {len(num_heads)}; expected as many.")
@@ -100,7 +114,7 @@ class SuperResolutionModel(RestorationModel, PositionIndexState, ReconstructionH
         self.window_size = self.size_multiple = self.position_index_window = window_size
         self.task = "sr" if upscale > 1 else "restoration"
 
-        self.normalisation = ImageNormalisation(in_chans, img_range)
+        self.normalisation = normalisation
         self.conv_first = nn.Conv2d(in_chans, embed_dim, 3, padding=1)
         self.patch_embed = PatchEmbedding(embed_dim, patch_norm)
         self.layers = nn.ModuleList(
@@ -111,6 +125,7 @@ class SuperResolutionModel(RestorationModel, PositionIndexState, ReconstructionH
                 embed_dim,
                 resi_connection,
                 closing_norm,
+                group_patch_norm,
             )
             for group, depth in enumerate(depths)
         )

@@ -8,6 +8,7 @@ CARD_MARK = "library_name: atd-restoration"
 
 _TASKS = {
     tasks.SuperResolution.key: "image super-resolution",
+    tasks.RealWorld.key: "real-world image super-resolution",
     tasks.Denoising.key: "image denoising",
     tasks.JpegArtefacts.key: "JPEG artefact removal",
     tasks.UNKNOWN: "image restoration",

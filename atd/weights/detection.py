@@ -13,15 +13,21 @@ INDEX_BUFFER = "relative_position_index_SA"
 
 
 def detect(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    """Architecture ("ATD", "ATDU" or "ATDCVPR") and constructor keywords of the network that `state_dict` belongs to.
+    """The network that `state_dict` belongs to: architecture ("ATD", "ATDU", "ATDCVPR" or "ATDReal") and keywords.
 
     `category_size` and `img_range` leave no trace in a checkpoint: the published category sizes are assumed (128 for
-    embed_dim 48 and for ATD-U, else 256) and `img_range` is left at its default. Raises `LoadError` for other networks.
+    embed_dim 48, for ATD-U and for ATD-Real, else 256) and `img_range` is left at its default.
+
+    Raises:
+        LoadError: it is another network's.
     """
     keys = state_dict.keys()
     try:
         if any(key.startswith("encoders.") for key in keys):
             return "ATDU", _atd_u_config(state_dict)
+        # Before the next rule: ATD-Real has the keys of the CVPR network, and a norm in every group.
+        if any(re.match(r"layers\.\d+\.patch_embed\.norm\.", key) for key in keys):
+            return "ATDReal", _atd_real_config(state_dict)
         if any(key.endswith("attn_aca.logit_scale") for key in keys):
             return "ATDCVPR", _atd_config(state_dict) | ({"no_norm": True} if "no_norm" in keys else {})
         if any(key.endswith("fc_td.weight") for key in keys):
@@ -33,7 +39,9 @@ def detect(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
             f"The weights look like those of an ATD network but cannot be read as one: {type(error).__name__}: {error}."
         ) from error
     some = ", ".join(list(keys)[:5]) or "none"
-    raise LoadError(f"The weights are not those of ATD, ATD-U or ATD of CVPR 2024; their first keys are: {some}.")
+    raise LoadError(
+        f"The weights are not those of ATD, ATD-U, ATD-Real or ATD of CVPR 2024; their first keys are: {some}."
+    )
 
 
 def _atd_config(sd: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -59,6 +67,10 @@ def _atd_config(sd: Mapping[str, Tensor]) -> dict[str, Any]:
         "upsampler": upsampler,
         "upscale": upscale,
     }
+
+
+def _atd_real_config(sd: Mapping[str, Tensor]) -> dict[str, Any]:
+    return _atd_config(sd) | {"category_size": 128}
 
 
 def _atd_u_config(sd: Mapping[str, Tensor]) -> dict[str, Any]:

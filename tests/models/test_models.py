@@ -19,7 +19,7 @@ from atd.models import blockwise
 from atd.models.layers import DictionaryLayer
 from atd.models.super_resolution import DictionaryBlock
 
-ARCHITECTURES = {"v1": atd.ATDCVPR, "v2": atd.ATD, "u": atd.ATDU}
+ARCHITECTURES = {"v1": atd.ATDCVPR, "v2": atd.ATD, "u": atd.ATDU, "real": atd.ATDReal}
 
 TINY_SR = {
     "embed_dim": 12,
@@ -37,6 +37,7 @@ TINY_SR = {
 TINY = {
     atd.ATD: TINY_SR | {"dim_ffn_td": 3},
     atd.ATDCVPR: TINY_SR,
+    atd.ATDReal: TINY_SR,
     atd.ATDU: {
         "embed_dim": 8,
         "depths": [2, 1, 3],
@@ -71,8 +72,9 @@ def numpy_output(model, image: torch.Tensor) -> np.ndarray:
     images = image.double().numpy()
     if isinstance(model, atd.ATDU):
         return np.stack([u_network(tensors, model.config, one) for one in images])
-    cvpr = isinstance(model, atd.ATDCVPR)
-    return np.stack([super_resolution(tensors, model.config, one, cvpr) for one in images])
+    real = isinstance(model, atd.ATDReal)
+    cvpr = real or isinstance(model, atd.ATDCVPR)
+    return np.stack([super_resolution(tensors, model.config, one, cvpr=cvpr, real=real) for one in images])
 
 
 class ToZero(nn.Module):
@@ -120,6 +122,7 @@ def assert_equals_numpy(model, image: torch.Tensor) -> None:
         "atd_cvpr_light_sr_x3",
         "atd_u_color",
         "atd_u_gray",
+        "atd_real_x4",
     ],
 )
 def test_golden(golden, name, form):
@@ -136,12 +139,12 @@ def test_golden(golden, name, form):
         double = model.double()(image.double()).detach()
     assert (double - expected).abs().max() <= 1e-9 * span
     psnr = 20 * torch.log10(span / (single - expected).square().mean().sqrt())
-    assert psnr > (100 if architecture == "v1" else 130)
+    assert psnr > (100 if architecture in ("v1", "real") else 130)
 
 
 def test_state_dict_shapes(golden):
     expected = json.loads((golden / "state_dict_shapes.json").read_text())
-    assert len(expected) == 14
+    assert len(expected) == 15
     for name, shapes in expected.items():
         registered = {"atd_u_color": "atd_u_color_dn25", "atd_u_gray": "atd_u_gray_dn25"}.get(name, name)
         with torch.device("meta"):
@@ -170,6 +173,10 @@ VARIANTS = [
     (atd.ATDCVPR, {"upsampler": "nearest+conv", "upscale": 4}, (3, 4)),
     (atd.ATDCVPR, {"upsampler": "", "upscale": 1}, (4, 5)),
     (atd.ATDCVPR, {"no_norm": True, "img_range": 255.0}, (4, 5)),
+    (atd.ATDReal, {}, (5, 7)),
+    (atd.ATDReal, {"qkv_bias": False, "resi_connection": "3conv", "in_chans": 1}, (4, 5)),
+    (atd.ATDReal, {"patch_norm": False, "upsampler": "nearest+conv", "upscale": 4}, (3, 4)),
+    (atd.ATDReal, {"category_size": 1000, "upsampler": "", "upscale": 1}, (6, 5)),
     (atd.ATDU, {}, (16, 9)),
     (atd.ATDU, {"bias": True}, (10, 5)),
     (atd.ATDU, {"in_chans": 1}, (2, 3)),

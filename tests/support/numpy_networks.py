@@ -156,7 +156,9 @@ def feed_forward(x, h, w, weights: Weights, extra=None):
     return linear(y, weights / "fc2")
 
 
-def layer(x, td, h, w, weights: Weights, *, window, shift, heads, category_size, cvpr):
+def layer(x, td, h, w, weights: Weights, *, window, shift, heads, category_size, cvpr, real=False):
+    if real:
+        td = td / np.maximum(np.linalg.norm(td, axis=-1, keepdims=True), 1e-12)
     u = layer_norm(x, weights / "norm1")
     qkv = linear(u, weights / "wqkv")
     x_td, attention, category = dictionary_attention(u, td, weights / "attn_atd", cvpr)
@@ -167,7 +169,7 @@ def layer(x, td, h, w, weights: Weights, *, window, shift, heads, category_size,
     aca = linear(category_attention(qkv, category, category_size, heads, scale), weights / "attn_aca" / "proj")
     table = (weights / "attn_win")["relative_position_bias_table"]
     win = linear(window_attention(qkv, h, w, window, shift, table, heads), weights / "attn_win" / "proj")
-    x = x + x_td + win + aca
+    x = x + (x_td + win + aca) / (math.sqrt(3) if real else 1)
     extra = None if cvpr else linear(td, weights / "fc_td")[category]
     x = x + feed_forward(layer_norm(x, weights / "norm2"), h, w, weights / "convffn", extra)
     if weights["sigma"] is not None:
@@ -200,14 +202,18 @@ def residual_conv(x, weights: Weights, kind: str):
     return conv(leaky(conv(x, weights / "2"), 0.2), weights / "4")
 
 
-def super_resolution(tensors: dict[str, np.ndarray], config: dict, image: np.ndarray, cvpr: bool) -> np.ndarray:
-    """ATD (``cvpr=False``) or ATD of CVPR 2024 for one image (c, h, w)."""
+def super_resolution(
+    tensors: dict[str, np.ndarray], config: dict, image: np.ndarray, *, cvpr: bool, real: bool = False
+) -> np.ndarray:
+    """ATD, ATD of CVPR 2024 (``cvpr``) or ATD-Real (``cvpr`` and ``real``) for one image (c, h, w)."""
     root = Weights(tensors)
     scale, upsampler = config["upscale"], config.get("upsampler") or ""
     kind, img_range = config.get("resi_connection", "1conv"), config.get("img_range", 1.0)
     mean = (RGB_MEAN if len(image) == 3 else np.zeros(len(image)))[:, None, None]
     if root["no_norm"] is not None:
         mean, img_range = np.zeros_like(mean), 1.0
+    if real:
+        mean, img_range = np.full_like(mean, 0.5), 1 / 0.5
     height, width = image.shape[1:]
     normalised = (pad(image, config["window_size"]) - mean) * img_range
     h, w = normalised.shape[1:]
@@ -227,8 +233,12 @@ def super_resolution(tensors: dict[str, np.ndarray], config: dict, image: np.nda
             heads=config["num_heads"][i],
             category_size=config["category_size"],
             cvpr=cvpr,
+            real=real,
         )
-        x = tokens_of(residual_conv(image_of(y, h, w), group / "conv", kind)) + x
+        y = tokens_of(residual_conv(image_of(y, h, w), group / "conv", kind))
+        if (group / "patch_embed").any():
+            y = layer_norm(y, group / "patch_embed" / "norm")
+        x = y + x
         if (group / "norm").any():
             x = layer_norm(x, group / "norm")
     deep = residual_conv(image_of(layer_norm(x, root / "norm"), h, w), root / "conv_after_body", kind) + shallow

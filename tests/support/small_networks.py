@@ -2,7 +2,7 @@
 
 import torch
 
-from atd import ATD, ATDCVPR, ATDU
+from atd import ATD, ATDCVPR, ATDU, ATDReal
 from atd.models import RestorationModel
 
 _BODY = {"embed_dim": 12, "depths": [2, 1], "num_heads": [2, 3], "window_size": 4, "category_size": 16}
@@ -10,7 +10,7 @@ _TOKENS = {"num_tokens": 6, "reducted_dim": 3, "convffn_kernel_size": 3, "mlp_ra
 _LEVELS = {"embed_dim": 4, "depths": [1, 1], "num_heads": [1, 2], "window_size": [4, 2], "category_size": [8, 16]}
 _LEVEL_TOKENS = {"num_tokens": [5, 6], "reducted_dim": [2, 2], "dim_ffn_td": [1, 2], "convffn_kernel_size": 3}
 
-FAMILIES = ("ATD", "ATDCVPR", "ATDU")
+FAMILIES = ("ATD", "ATDCVPR", "ATDReal", "ATDU")
 
 
 def small(family: str, seed: int = 0, **overrides) -> RestorationModel:
@@ -20,7 +20,7 @@ def small(family: str, seed: int = 0, **overrides) -> RestorationModel:
         if family == "ATDU":
             model = ATDU(**{**_LEVELS, **_LEVEL_TOKENS, **overrides})
         else:
-            make = {"ATD": ATD, "ATDCVPR": ATDCVPR}[family]
+            make = {"ATD": ATD, "ATDCVPR": ATDCVPR, "ATDReal": ATDReal}[family]
             model = make(**{**_BODY, **_TOKENS, "upscale": 2, "upsampler": "pixelshuffledirect", **overrides})
     return model.eval()
 

@@ -44,6 +44,8 @@ VARIANTS = [
     ("ATDCVPR", {**SMALL, "upscale": 2, "upsampler": "pixelshuffledirect", "resi_connection": "3conv"}),
     ("ATDCVPR", {**SMALL, "depths": [1, 1], "upscale": 3, "upsampler": "pixelshuffle", "in_chans": 1}),
     ("ATDCVPR", {**SMALL, "no_norm": True}),
+    ("ATDReal", {**SMALL, "upscale": 4, "upsampler": "nearest+conv", "qkv_bias": False}),
+    ("ATDReal", {**SMALL, "upscale": 2, "upsampler": "pixelshuffledirect", "resi_connection": "3conv"}),
     ("ATDU", {**SMALL_U, "bias": True, "in_chans": 1, "mlp_ratio": 2.66}),
     ("ATDU", {**SMALL_U, "bias": False, "in_chans": 4, "mlp_ratio": 1.7, "convffn_kernel_size": 3}),
     ("ATDU", {key: value[:2] if isinstance(value, list) else value for key, value in SMALL_U.items()}),
@@ -71,7 +73,7 @@ def test_every_keyword_that_leaves_a_trace_is_found(architecture, config):
 
 def test_published_networks_are_recognised_in_full(golden):
     table = json.loads((golden / "state_dict_shapes.json").read_text())
-    assert len(table) == 14
+    assert len(table) == 15
     for name, shapes_of in table.items():
         info = registry.get({"atd_u_color": "atd_u_color_dn15", "atd_u_gray": "atd_u_gray_dn15"}.get(name, name))
         architecture, config = detect({key: torch.empty(shape, device="meta") for key, shape in shapes_of.items()})
@@ -80,7 +82,16 @@ def test_published_networks_are_recognised_in_full(golden):
 
 
 @pytest.mark.parametrize(
-    "file", ["atd_sr_x4_3conv_nobias", "atd_sr_x3", "atd_light_sr_x4", "atd_cvpr_sr_x2", "atd_u_color", "atd_u_gray"]
+    "file",
+    [
+        "atd_sr_x4_3conv_nobias",
+        "atd_sr_x3",
+        "atd_light_sr_x4",
+        "atd_cvpr_sr_x2",
+        "atd_u_color",
+        "atd_u_gray",
+        "atd_real_x4",
+    ],
 )
 def test_golden_networks_are_recognised(golden, file):
     with safe_open(golden / f"{file}.safetensors", "pt") as opened:
@@ -88,7 +99,7 @@ def test_golden_networks_are_recognised(golden, file):
         keys = [key for key in opened.keys() if key.startswith("state_dict.")]  # noqa: SIM118
         state_dict = {key.removeprefix("state_dict."): opened.get_tensor(key) for key in keys}
     architecture, found = detect(state_dict)
-    assert architecture == {"v1": "ATDCVPR", "v2": "ATD", "u": "ATDU"}[header["arch"]]
+    assert architecture == {"v1": "ATDCVPR", "v2": "ATD", "u": "ATDU", "real": "ATDReal"}[header["arch"]]
     config = json.loads(header["config"])
     assert {key: found[key] for key in config.keys() - UNTRACEABLE} == {
         key: config[key] for key in config.keys() - UNTRACEABLE
