@@ -21,7 +21,7 @@ from atd.evaluation.candidates import RunOptions
 from atd.evaluation.datasets import PUBLISHED_COUNTS, default_sets
 from atd.evaluation.formatting import format_psnr, format_score, markdown_table, write_json, write_text
 from atd.registry import ModelInfo
-from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task
+from atd.tasks import Denoising, JpegArtefacts, RealWorld, SuperResolution, Task
 
 ROOT = Path(__file__).parents[1]
 NETWORKS_PAGE = ROOT / "docs" / "networks.md"
@@ -101,17 +101,20 @@ def short_table() -> str:
 
 def _table_order(info: ModelInfo) -> tuple[int, bool]:
     """Networks of one task and kind of images share a table."""
-    return (SuperResolution, Denoising, JpegArtefacts).index(type(info.task)), info.in_channels == 1
+    return (SuperResolution, RealWorld, Denoising, JpegArtefacts).index(type(info.task)), info.in_channels == 1
 
 
 def _title(info: ModelInfo) -> str:
     task = {
         SuperResolution: "Super-resolution",
+        RealWorld: "Super-resolution of real-world photos",
         Denoising: "Denoising",
         JpegArtefacts: "Removing JPEG artefacts",
     }[type(info.task)]
     if isinstance(info.task, SuperResolution):
         return f"**{task}**, PSNR (dB) / SSIM on Y, means over the images:"
+    if isinstance(info.task, RealWorld):
+        return f"**{task}**:"
     images = "gray" if info.in_channels == 1 else "RGB"
     published = " (the papers give no SSIM)" if isinstance(info.task, Denoising) else ""
     return f"**{task}, {images} images**, PSNR (dB) / SSIM{published}, means over the images:"
@@ -138,13 +141,13 @@ def _is_official(info: ModelInfo) -> bool:
 
 
 def _strength(task: Task) -> str:
-    if isinstance(task, SuperResolution):
+    if isinstance(task, SuperResolution | RealWorld):
         return _level(task)
     return f"σ {_level(task)}" if isinstance(task, Denoising) else f"quality {_level(task)}"
 
 
 def _level(task: Task) -> str:
-    if isinstance(task, SuperResolution):
+    if isinstance(task, SuperResolution | RealWorld):
         return f"×{task.scale}"
     return "any" if task.level is None else f"{task.level:g}"
 
@@ -153,6 +156,8 @@ def _purpose(members: Sequence[ModelInfo]) -> str:
     task, levels = members[0].task, ", ".join(_level(info.task) for info in members)
     if isinstance(task, SuperResolution):
         return f"super-resolution {levels}"
+    if isinstance(task, RealWorld):
+        return f"real-world photos {levels}"
     fault = "noise, σ" if isinstance(task, Denoising) else "JPEG, quality"
     return f"{fault} {levels}; {'gray' if members[0].in_channels == 1 else 'RGB'}"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from atd.degrade import Border
 from atd.errors import DataNotFoundError, InputError
 from atd.images import SUFFIXES
-from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task
+from atd.tasks import Denoising, JpegArtefacts, RealWorld, SuperResolution, Task
 
 PUBLISHED_COUNTS = {
     "Set5": 5,
@@ -87,6 +87,8 @@ def canonical_name(name: str) -> str:
 
 def default_sets(task: Task, *, gray: bool = False) -> tuple[str, ...]:
     """The sets on which the papers report a task."""
+    if isinstance(task, RealWorld):
+        return ()
     if isinstance(task, SuperResolution):
         return ("Set5", "Set14", "B100", "Urban100", "Manga109")
     if isinstance(task, JpegArtefacts):
