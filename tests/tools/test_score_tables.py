@@ -195,7 +195,8 @@ def test_commands_in_the_documentation_name_what_exists():
     evaluated, trained = named("evaluate"), named("train")
     assert evaluated <= {*atd.list_models(), *BASELINES}
     assert trained <= set(recipes.names())
-    tpami = {name for name in atd.list_models() if registry.get(name).sources.drive and "TPAMI" in registry.get(name).paper}
+    infos = [registry.get(name) for name in atd.list_models()]
+    tpami = {info.name for info in infos if info.sources.drive and "TPAMI" in info.paper}
     assert len(tpami) == 16
     assert tpami <= evaluated
     published = {name for name in recipes.names() if re.fullmatch(r"\d{3}", name)}
