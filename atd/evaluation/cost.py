@@ -31,14 +31,16 @@ def stated_size(scale: int) -> tuple[int, int]:
 def multiply_adds(model: RestorationModel, height: int, width: int) -> int:
     """Multiply-adds of matrix products and convolutions for one (1, in_channels, height, width) input.
 
-    Counted by running the network on tensors without data, through the torch ops: the counter does not see into custom
-    ops, and the products of every backend are the same. Softmax, normalisation and sorting are not counted, as is
-    customary.
+    Counted by running the network on tensors without data through the reference ops. They consist of plain matrix
+    products and convolutions, which every version of torch counts alike; of the fused attention that other backends
+    call, what is counted depends on torch's version and on the device. The size is padded as ``forward`` pads it, and
+    dictionary refinement (CVPR 2024) forms its attention map anew, as its op does. Softmax, normalisation and sorting
+    are not counted, as is customary.
     """
     parameter = next(model.parameters())
     # The counter's module hooks follow gradient functions, which exist only where gradients are enabled.
     with (
-        ops.use("torch"),
+        ops.use("reference"),
         torch.enable_grad(),
         FakeTensorMode(allow_non_fake_inputs=True),
         FlopCounterMode(display=False) as counter,

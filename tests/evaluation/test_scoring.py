@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 
 import numpy as np
 import pytest
@@ -286,25 +287,74 @@ def test_two_images_of_one_stem_are_both_saved(tmp_path):
     }
 
 
-@pytest.mark.parametrize("name", ["atd_light_sr_x4", "atd_sr_x2"])
-def test_multiply_adds_equal_the_formulas(name):
-    """Every product and convolution of the ATD layer, counted by hand (specification of the published networks)."""
-    model = atd.create(name, depths=[2, 1], num_heads=[3, 4])
-    config, height, width = model.config, 32, 48
-    n, c, m, r = height * width, config["embed_dim"], config["num_tokens"], config["reducted_dim"]
-    extra, kernel, hidden = config["dim_ffn_td"], config["convffn_kernel_size"], int(c * config["mlp_ratio"])
-    layer = n * c * 3 * c  # qkv
-    layer += n * c * r + m * c * r + m * c * c + n * m * r + n * m * c  # dictionary attention
-    layer += 2 * n * config["category_size"] * c + n * c * c  # category attention: n is a multiple of the groups
-    layer += 2 * n * config["window_size"] ** 2 * c + n * c * c  # window attention
-    layer += n * c * hidden + m * c * extra + n * (hidden + extra) * kernel**2 + n * (hidden + extra) * c
+def layer_multiply_adds(n, c, *, entries, rank, group, window, kernel, category_channels, mlp_ratio):
+    """Every product and convolution of one layer over n tokens of c channels (specification of the networks)."""
+    hidden = int(c * mlp_ratio)
+    total = n * c * 3 * c  # qkv
+    total += n * c * rank + entries * c * rank + entries * c * c + n * entries * (rank + c)  # dictionary attention
+    total += 2 * math.ceil(n / group) * group**2 * c + n * c * c  # category attention, its last group filled
+    total += 2 * n * window**2 * c + n * c * c  # window attention
+    total += n * c * hidden + entries * c * category_channels  # feed-forward network
+    return total + n * (hidden + category_channels) * (kernel**2 + c)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "group"),
+    [
+        ("atd_light_sr_x4", (32, 48), 128),
+        ("atd_light_sr_x2", (19, 45), 100),  # neither whole windows nor whole groups
+        ("atd_sr_x2", (32, 48), 256),
+        ("atd_cvpr_light_sr_x3", (19, 45), 128),
+    ],
+)
+def test_multiply_adds_equal_the_formulas(name, size, group):
+    """Every product and convolution counted by hand."""
+    model = atd.create(name, depths=[2, 1], num_heads=[3, 4], category_size=group)
+    config, window = model.config, model.config["window_size"]
+    height, width = (math.ceil(side / window) * window for side in size)
+    n, c = height * width, config["embed_dim"]
+    layer = layer_multiply_adds(
+        n,
+        c,
+        entries=config["num_tokens"],
+        rank=config["reducted_dim"],
+        group=group,
+        window=window,
+        kernel=config["convffn_kernel_size"],
+        category_channels=config.get("dim_ffn_td", 0),
+        mlp_ratio=config["mlp_ratio"],
+    )
     total = sum(config["depths"]) * layer + len(config["depths"]) * 9 * n * c * c
+    if "cvpr" in name:  # the dictionary is refined between the layers of a group
+        total += n * config["num_tokens"] * (config["reducted_dim"] + c)
     total += 9 * n * 3 * c + 9 * n * c * c  # conv_first, conv_after_body
+    scale = config["upscale"]
     if config["upsampler"] == "pixelshuffledirect":
-        total += 9 * n * c * 3 * config["upscale"] ** 2
-    else:
-        total += 9 * n * (c * 64 + 64 * 256) + 9 * 4 * n * 64 * 3
-    assert cost.multiply_adds(model, height, width) == total
+        total += 9 * n * c * 3 * scale**2
+    else:  # ×2: one doubling
+        total += 9 * n * (c * 64 + 64 * 256 + scale**2 * 64 * 3)
+    assert cost.multiply_adds(model, *size) == total
+
+
+def test_multiply_adds_of_a_u_network_equal_the_formulas():
+    model = small("ATDU", mlp_ratio=2)  # levels of 4 and 8 channels; the outermost decoder and the refinement have 8
+    c, config = model.config["embed_dim"], model.config
+    total = 0
+    for level, channels in ((0, c), (1, 2 * c), (0, 2 * c), (0, 2 * c)):  # encoder, middle, decoder, refinement
+        total += layer_multiply_adds(
+            12 * 16 // 4**level,
+            channels,
+            entries=config["num_tokens"][level],
+            rank=config["reducted_dim"][level],
+            group=config["category_size"][level],
+            window=config["window_size"][level],
+            kernel=config["convffn_kernel_size"],
+            category_channels=config["dim_ffn_td"][level],
+            mlp_ratio=2,
+        )
+    n = 12 * 16
+    total += 9 * n * (3 * c + c * c // 2 + 2 * c * 4 * c // 4 + 2 * c * c + c * 3)  # first, down, up, after body, last
+    assert cost.multiply_adds(model, 10, 13) == total
 
 
 @pytest.mark.parametrize("family", ["ATDCVPR", "ATDU"])
