@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from atd.errors import InputError
 from atd.evaluation.candidates import Candidate
 from atd.evaluation.datasets import BenchmarkSet, ImagePair
+from atd.evaluation.float32 import full_float32
 from atd.evaluation.profile import Meter, NetworkCost
 from atd.evaluation.protocol import Protocol, to_uint8
 from atd.evaluation.results import Evaluation, Score, SetScores
@@ -128,22 +128,6 @@ def evaluate_candidate(
         run_cost=meter.cost(),
         network=NetworkCost.of(candidate.model) if isinstance(candidate.model, RestorationModel) else None,
     )
-
-
-@contextlib.contextmanager
-def full_float32() -> Iterator[None]:
-    """Float32 means float32 in this block: a card computes neither convolutions nor matrix products in TF32.
-
-    cuDNN takes TF32 for convolutions unless told otherwise, cuBLAS for products where a training has asked for it.
-    """
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)
 
 
 def output_path(folder: Path, benchmark: BenchmarkSet, pair: ImagePair) -> Path:
