@@ -121,6 +121,7 @@ def installed(wheel):
     return site
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         sizes = {item.filename: item.file_size for item in archive.infolist()}
@@ -145,6 +146,7 @@ def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel):
     assert set(dependencies) == {"torch", "safetensors", "huggingface_hub", "einops", "numpy", "pillow", "timm"}
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_works_away_from_the_checkout(installed, tmp_path):
     Image.new("RGB", (20, 16), (200, 120, 40)).save(tmp_path / "photo.png")
     environment = {"PYTHONPATH": str(installed), "ATD_HOME": str(tmp_path / "cache")}

@@ -31,6 +31,7 @@ def test_the_readme_shows_the_library():
     assert any("atd.restore(" in block for block in BLOCKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.strip().splitlines()[-1][:40])
 def test_block_runs(block, folder, hub, monkeypatch):
     names = [name for name in atd.list_models() if re.search(rf"[\"']{name}[\"']", block)]

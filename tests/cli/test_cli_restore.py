@@ -251,6 +251,7 @@ def test_large_files_are_streamed_and_resumed(network, tmp_path, capsys, monkeyp
     assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), expected)
 
 
+@pytest.mark.slow
 def test_torchrun_shares_a_folder_between_processes(network, tmp_path):
     """Two processes on gloo: every file restored by exactly one of them, one bad file reported, status 1."""
     for index in range(5):

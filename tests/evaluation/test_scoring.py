@@ -44,6 +44,7 @@ def network(tmp_path_factory):
     return small("ATD").save_pretrained(tmp_path_factory.mktemp("models") / "small")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_reproduces_the_bicubic_rows(data, golden, tmp_path, scale):
     reference = json.loads((golden / "metrics.json").read_text())["results"]
@@ -58,6 +59,7 @@ def test_reproduces_the_bicubic_rows(data, golden, tmp_path, scale):
     assert round(found["B100"]["psnr"], 2) == {2: 29.56, 3: 27.21, 4: 25.96}[scale]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sigma", "sets"),
     [

@@ -109,7 +109,9 @@ def assert_equals_numpy(model, image: torch.Tensor) -> None:
         np.testing.assert_allclose(output, expected, rtol=0, atol=1e-9 * np.ptp(expected), err_msg=form)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=pytest.mark.slow) if form.endswith("small pieces") else form for form in FORMS]
+)
 @pytest.mark.parametrize(
     "name",
     [

@@ -43,12 +43,14 @@ def run_python(*arguments, **environment):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_kernels_in_the_interpreter():
     """``TRITON_INTERPRET`` counts at the first import of triton, hence the process of its own."""
     file = str(HERE / "interpreted_kernels.py")
     run_python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, TRITON_INTERPRET="1", ATD_BACKEND="auto")
 
 
+@pytest.mark.slow
 def test_kernels_build_for_a_card_that_is_not_there():
     """The forward kernels of ATD for compute capability 8.x, within a consumer card's 99 KB of shared memory."""
     command = ("-m", "benchmarks.compiled_kernels", "--capability", "80", "--shapes", "ATD", "--forward")

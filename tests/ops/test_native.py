@@ -247,6 +247,7 @@ def test_what_the_kernels_cannot_do_is_left_to_torch():
         assert torch.autograd.gradcheck(lambda q: ops.category_attention(q, order, order, 8, 1, 1.0), (qkv,))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # tracing is deprecated, and warns of every size that it fixes
 def test_traced_and_compiled_networks_hold_torch_operations():
     model = small("ATD", depths=[1], num_heads=[2])
@@ -273,6 +274,7 @@ def run(code, **environment):
     return done.returncode, done.stdout.strip(), done.stderr
 
 
+@pytest.mark.slow
 def test_another_instruction_set():
     if os.environ.get("ATEN_CPU_CAPABILITY"):
         pytest.skip("runs inside itself")
@@ -294,6 +296,7 @@ def test_another_instruction_set():
     assert run(_REPORT, ATEN_CPU_CAPABILITY="avx2")[1] == "native: compiled for AVX2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false", f"{sys.executable} -c 'raise SystemExit(\"no\")'"])
 def test_process_without_a_compiler_takes_the_torch_path(tmp_path, compiler):
     code, said, errors = run(_FORWARD, CXX=compiler, XDG_CACHE_HOME=str(tmp_path))
@@ -309,6 +312,7 @@ def test_process_without_vector_instructions_takes_the_torch_path():
     assert run(_REPORT, ATEN_CPU_CAPABILITY="default")[1].startswith("torch: compiled kernels need AVX2")
 
 
+@pytest.mark.slow
 def test_processes_compile_once_and_share_the_library(tmp_path):
     code, said, errors = run(_FORWARD, XDG_CACHE_HOME=str(tmp_path))
     assert code == 0, errors
@@ -323,6 +327,7 @@ def test_processes_compile_once_and_share_the_library(tmp_path):
     assert library.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_process_without_a_cache_compiles_for_itself(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "temporary").mkdir()

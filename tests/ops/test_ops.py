@@ -269,6 +269,7 @@ def image(model, height, width, seed=0):
     return torch.rand(1, model.in_channels, height, width, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_compiled_networks_are_one_graph_for_every_size(family):
     """None is made for a second image of the same size, and at most one more over five sizes with dynamic sides."""
@@ -291,6 +292,7 @@ def test_compiled_networks_are_one_graph_for_every_size(family):
     assert made[-1] <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_exported_networks_run_at_another_size(family):
     model = shallow(family)

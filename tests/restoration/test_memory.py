@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measuring the resident set needs Linux")
 @pytest.mark.parametrize("backend", ["torch", "auto"])
 def test_a_process_takes_no_more_than_the_estimate_and_at_least_two_thirds(backend):

@@ -109,6 +109,7 @@ def test_out_of_memory_in_the_middle_keeps_finished_rows(caplog):
     assert network.calls < 4 + 1 + 7 * 7
 
 
+@pytest.mark.slow
 def test_out_of_memory_with_the_smallest_tile_is_an_error_in_one_sentence():
     with pytest.raises(NotEnoughMemoryError, match="smaller ones are not possible"):
         restore_tensor(Nearest(most_pixels=0), torch.rand(3, 64, 64))

@@ -211,6 +211,7 @@ def test_a_broken_input_leaves_nothing(tmp_path):
     assert names(tmp_path) == ["in.png", "whole.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_leaves_nothing_under_the_final_name_and_can_be_resumed(tmp_path, how):
     Image.fromarray(noise()).save(tmp_path / "in.png")

@@ -87,6 +87,7 @@ def test_measured_scores_name_a_command_that_can_be_run():
         assert (args.sigma or info.sigma, args.quality or info.quality) == (run["sigma"], run["quality"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in atd.list_models() if registry.get(name).bundled])
 def test_measured_scores_are_those_of_the_weights(name, data):
     """For every run, one image measured again; and the means are those of the images."""

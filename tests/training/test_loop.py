@@ -71,6 +71,7 @@ def assert_same_state(first, second):
             assert torch.equal(tensor, second[part][name]), (part, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "overrides"), [("small_light_x4", [*TINY, "iterations=5"]), ("401", TINY_U)])
 def test_resuming_after_a_kill_is_bit_identical(folder, tmp_path, recipe, overrides):
     """AdamW with an average; then Muon with two stages, mixup, clipping and gradient accumulation."""
@@ -102,6 +103,7 @@ def torchrun(*arguments):
     return result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_processes_equal_one_with_the_whole_batch(folder, tmp_path, parallel):
     """Gloo on the CPU. Under DDP one process is killed after the first checkpoint, and torchrun restarts both."""
@@ -149,7 +151,15 @@ def test_accumulation_is_the_whole_batch(folder, tmp_path):
         torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=2e-6, msg=name)
 
 
-@pytest.mark.parametrize("option", ["activation_checkpointing=true", "compile=true", "amp=bf16", "amp=fp16"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "activation_checkpointing=true",
+        pytest.param("compile=true", marks=pytest.mark.slow),
+        "amp=bf16",
+        "amp=fp16",
+    ],
+)
 def test_options_that_do_not_change_the_mathematics(folder, tmp_path, option):
     overrides = [*TINY, "iterations=2"]
     if option == "compile=true":
@@ -295,6 +305,7 @@ def test_bundled_networks_can_be_trained():
         assert registry.get(name).parameters <= 1_200_000
 
 
+@pytest.mark.slow
 def test_a_short_training_beats_bicubic(data, tmp_path):
     """The README's five minutes on a laptop, shortened to fifty iterations; bicubic has 28.43 dB on Set5 ×4."""
     overrides = ["images=train/T91", "minutes=0", "iterations=50", "warmup=10", "ema=0.9"]

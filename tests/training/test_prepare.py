@@ -117,6 +117,7 @@ def test_dfwb(tmp_path, capsys):
     assert long.shape == (1200, 2000, 3)
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_is_continued(tmp_path):
     """Killed between two images; the second run does the rest, and no file is a half one."""
     for number in range(12):

@@ -90,6 +90,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     assert value(tmp_path) == 1
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
     """A process that saves without pause is killed at two moments; what is found afterwards is always whole."""
     script = textwrap.dedent(f"""

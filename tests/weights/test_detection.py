@@ -61,6 +61,7 @@ def shapes(model):
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "config"), VARIANTS)
 def test_every_keyword_that_leaves_a_trace_is_found(architecture, config):
     model = meta_model(architecture, config)

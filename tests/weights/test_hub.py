@@ -152,6 +152,7 @@ def test_a_truncated_safetensors_on_the_hub_is_refused(hub, model):
         atd.load(MODEL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_download_leaves_no_file_behind(hub, model, how):
     hub.commit(MODEL, files_of(model))
