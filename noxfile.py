@@ -70,7 +70,7 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The documentation, where a warning is an error; `site/index.html` shows it."""
     session.install(*requirements("docs"))
-    session.run("mkdocs", "build", "--strict")
+    session.run("python", "-m", "mkdocs", "build", "--strict")
 
 
 @nox.session

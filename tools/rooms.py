@@ -172,11 +172,17 @@ def markdown(house: House) -> str:
     for floor in sorted(by_floor, reverse=True):
         lines.append(f"| {floor} | {', '.join(f'`{room}`' for room in sorted(by_floor[floor]))} |")
     lines += ["", "```mermaid", "graph TD"]
-    for room, others in sorted(house.rooms.items()):
-        for other in sorted(others):
-            if not any(other in _reachable(house.rooms, between) for between in others - {other}):
-                lines.append(f"    {room} --> {other}")
+    for room in sorted(house.rooms):
+        lines += [f"    {room} --> {other}" for other in sorted(direct_imports(house.rooms, room))]
     return "\n".join([*lines, "```"])
+
+
+def direct_imports(rooms: Graph, room: str) -> set[str]:
+    """The rooms that `room` imports, without those that a longer chain of imports leads to."""
+    others = rooms[room]
+    return {
+        other for other in others if not any(other in _reachable(rooms, between) for between in others - {other})
+    }
 
 
 def _reachable(graph: Graph, start: str) -> set[str]:
