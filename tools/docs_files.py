@@ -1,8 +1,8 @@
 """Hooks of mkdocs: what comes into the site besides docs/.
 
-The pictures of examples/, which the README shows too, and the floor plan, counted and drawn when the pages are built. In
-the repository docs/architecture.md holds it as a graph that code hosts draw; in the site that would need a script from
-elsewhere, so a picture takes its place.
+The pictures of examples/, which the README shows too, and the floor plan, counted and drawn when the pages are built.
+In the repository docs/architecture.md holds it as a graph that code hosts draw; the site would need a script from
+elsewhere for that, so a picture takes its place.
 """
 
 from __future__ import annotations

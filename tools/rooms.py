@@ -180,9 +180,7 @@ def markdown(house: House) -> str:
 def direct_imports(rooms: Graph, room: str) -> set[str]:
     """The rooms that `room` imports, without those that a longer chain of imports leads to."""
     others = rooms[room]
-    return {
-        other for other in others if not any(other in _reachable(rooms, between) for between in others - {other})
-    }
+    return {other for other in others if not any(other in _reachable(rooms, between) for between in others - {other})}
 
 
 def _reachable(graph: Graph, start: str) -> set[str]:
