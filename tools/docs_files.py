@@ -5,6 +5,9 @@ In the repository docs/architecture.md holds it as a graph that code hosts draw;
 elsewhere for that, so a picture takes its place.
 """
 
+# mkdocs is in an environment of its own.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from pathlib import Path
