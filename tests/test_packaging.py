@@ -42,6 +42,7 @@ assert not torch.cuda.is_initialized()
     assert python(code, tmp_path) == ""
 
 
+@pytest.mark.slow
 def test_a_restore_on_the_cpu_needs_no_optional_package(tmp_path):
     code = """
 import sys, atd, numpy

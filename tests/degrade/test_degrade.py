@@ -14,6 +14,7 @@ def read(path):
     return np.asarray(Image.open(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_reproduces_every_published_lr_image(data, scale):
     compared = 0

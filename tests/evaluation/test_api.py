@@ -103,6 +103,7 @@ def test_training_validates_with_the_scores_of_evaluate(photos, tmp_path):
     assert validated["photos"] == atd.evaluate(model, photos).means["photos"].psnr
 
 
+@pytest.mark.slow
 def test_one_call_gives_what_the_command_writes(photos, tmp_path, capsys):
     folder = small("ATD").save_pretrained(tmp_path / "model")
     result = atd.evaluate(folder, str(photos), tile=16, overlap=4, output=tmp_path / "api", report=True)

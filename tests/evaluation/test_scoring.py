@@ -84,6 +84,7 @@ def test_reproduces_the_compressed_rows(data, golden, tmp_path, quality):
         assert entry["psnr"] == pytest.approx(reference[f"{name}/gray/q{quality}"], abs=0.005)
 
 
+@pytest.mark.slow
 def test_outputs_of_a_network(network, photos, tmp_path, capsys):
     """Every number and image against the network called by hand, with scikit-image's metrics."""
     reference = pytest.importorskip("skimage.metrics")
@@ -359,6 +360,7 @@ def test_multiply_adds_of_a_u_network_equal_the_formulas():
     assert cost.multiply_adds(model, 10, 13) == total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["ATDCVPR", "ATDU"])
 def test_counting_leaves_the_network_alone(family):
     model = small(family)

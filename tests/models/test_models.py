@@ -144,6 +144,7 @@ def test_golden(golden, name, form):
     assert psnr > (100 if architecture in ("v1", "real") else 130)
 
 
+@pytest.mark.slow
 def test_state_dict_shapes(golden):
     expected = json.loads((golden / "state_dict_shapes.json").read_text())
     assert len(expected) == 15

@@ -308,6 +308,7 @@ def test_process_without_a_compiler_takes_the_torch_path(tmp_path, compiler):
     assert 'RuntimeError: The backend "native" was asked for but cannot run' in errors
 
 
+@pytest.mark.slow
 def test_process_without_vector_instructions_takes_the_torch_path():
     assert run(_REPORT, ATEN_CPU_CAPABILITY="default")[1].startswith("torch: compiled kernels need AVX2")
 

@@ -78,6 +78,7 @@ def test_crossfade_of_equal_values_is_bit_exact():
     assert torch.equal(crossfade(values, values.clone(), dim=-1), values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_nearest_upscaling_is_exact_at_any_tile_overlap_and_size(scale):
     generator = torch.Generator().manual_seed(scale)

@@ -348,6 +348,7 @@ def test_random_numbers_and_warning_filters_of_the_caller_stay(folder, tmp_path)
     assert_same_state(state(tmp_path / "a", 1), state(tmp_path / "b", 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_warning_filters_are_put_back_after_a_distributed_training(folder, tmp_path, parallel):
     script = tmp_path / "filters.py"
@@ -392,6 +393,7 @@ def test_mistakes_of_the_user_are_errors_that_the_command_prints(folder, tmp_pat
         train("small_light_x4", folder, tmp_path, *TINY, "iterations=2", "lr=inf", resume=True)
 
 
+@pytest.mark.slow
 def test_tensorboard_that_is_missing_is_said_with_its_extra(folder, tmp_path):
     """In a process where the import of TensorBoard fails, as it does where it is not installed."""
     script = textwrap.dedent("""

@@ -41,6 +41,7 @@ def test_positions(length, size, step, expected):
     assert prepare.positions(length, size, step) == expected
 
 
+@pytest.mark.slow
 def test_sr_folders_match_one_to_one(tmp_path, capsys):
     image = save(tmp_path / "hr" / "0001.png", 725, 491)
     small = save(tmp_path / "hr" / "0002.png", 240, 300, 1)

@@ -68,6 +68,7 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path, file, damage):
     assert "00000002 is damaged and was passed over" in problem
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     """A limit on file sizes stands for the full disk: both make the system refuse a write half-way."""
     training_state.save(tmp_path, state_after(1))

@@ -113,6 +113,7 @@ def test_the_other_generations_file_of_the_same_name_is_refused(drive, network, 
     assert list(cache.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [RuntimeError("Too many users have viewed this file"), KeyboardInterrupt()])
 def test_an_interrupted_or_refused_download_leaves_nothing(drive, network, cache, fault):
     drive.fault = fault

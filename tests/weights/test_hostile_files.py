@@ -70,6 +70,7 @@ def test_a_config_nested_without_end_is_refused(saved):
     refused(folder, r"config\.json")
 
 
+@pytest.mark.slow
 def test_twenty_thousand_layers_are_refused(tmp_path):
     model = small("ATD")
     tensors = dict(model.state_dict())

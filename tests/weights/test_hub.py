@@ -268,6 +268,7 @@ def test_download_places_the_weights_for_good(hub, official, cache, monkeypatch)
 # The environment of a fresh process, and uploads
 
 
+@pytest.mark.slow
 def test_a_fresh_process_honours_the_environment(hub, model, tmp_path):
     hub.commit(MODEL, files_of(model))
     environment = {key: value for key, value in os.environ.items() if key not in ("ATD_HOME", "HF_HOME")}

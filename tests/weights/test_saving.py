@@ -27,6 +27,7 @@ FULL_SIZE = {
 }
 
 
+@pytest.mark.slow
 def test_equal_weights_give_equal_bytes(tmp_path):
     """In processes of their own: safetensors orders its metadata by a hash that differs from process to process."""
     for family in FAMILIES:
