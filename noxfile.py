@@ -17,7 +17,7 @@ nox.options.sessions = ["lint", "types", "docs", "wheel", "tests"]
 nox.options.default_venv_backend = "venv"
 
 # The oldest release that is supported, some between, and the newest: torch and the torchvision that belongs to it.
-RELEASES = {"2.7.0": "0.22.0", "2.9.1": "0.24.1", "2.11.0": "0.26.0", "2.14.1": "0.29.1", "2.15.0": "0.30.0"}
+RELEASES = {"2.7.0": "0.22.0", "2.9.1": "0.24.1", "2.11.0": "0.26.0", "2.14.1": "0.29.1", "2.15.0": "0.29.2"}
 NEWEST = list(RELEASES)[-1]
 
 # A machine may have a global pip constraint, which would keep pip from the newest release.

@@ -27,6 +27,7 @@ class SuperResolution:
 
     @property
     def label(self) -> str:
+        """In words."""
         return f"super-resolution ×{self.scale}"
 
 
@@ -66,10 +67,12 @@ class Denoising:
 
     @property
     def level(self) -> float | None:
+        """The strength, `sigma`."""
         return self.sigma
 
     @property
     def label(self) -> str:
+        """In words."""
         return "denoising, any σ" if self.sigma is None else f"denoising σ {self.sigma:g}"
 
 
@@ -87,10 +90,12 @@ class JpegArtefacts:
 
     @property
     def level(self) -> int | None:
+        """The strength, `quality`."""
         return self.quality
 
     @property
     def label(self) -> str:
+        """In words."""
         return "JPEG artefact removal" + (", any quality" if self.quality is None else f", quality {self.quality}")
 
 
