@@ -103,7 +103,8 @@ def lr_partners(images: Sequence[Path], hr_folder: Path, lr_folder: Path, scale:
         ImageError: the size of one is not 1/scale of its image's.
     """
     by_place = {path.relative_to(lr_folder).with_suffix(""): path for path in find_images(lr_folder)}
-    partners, missing = [], []
+    partners: list[Path] = []
+    missing: list[Path] = []
     for path in images:
         key = path.relative_to(hr_folder).with_suffix("")
         partner = by_place.get(key) or by_place.get(key.with_name(f"{key.name}x{scale}"))
@@ -214,7 +215,8 @@ def open_source(
         ImageError: an image cannot be read.
     """
     scale = degradation.task.scale
-    images, partners = [], []
+    images: list[Path] = []
+    partners: list[Path] = []
     for position, name in enumerate(recipe.images):
         here = find_images(folder / name)
         if not here:
@@ -224,7 +226,7 @@ def open_source(
             )
         images += here
         if recipe.lr_images:
-            lr_folder = folder / recipe.lr_images[position].format(scale=scale)
+            lr_folder = folder / recipe.lr_images[position].replace("{scale}", str(scale))
             if lr_folder.is_dir():
                 partners += lr_partners(here, folder / name, lr_folder, scale)
             else:
@@ -247,7 +249,7 @@ def _downscale_patch(clean: np.ndarray, top: int, left: int, patch: int, scale: 
     return reduced[top - y0 : top - y0 + patch, left - x0 : left - x0 + patch]
 
 
-class Patches(Dataset):
+class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Sample number → (input, target), float32 (c, p, p) and (c, s·p, s·p) in [0, 1]; noise is not clipped.
 
     The images follow each other in a new random order every epoch, one patch of each.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -73,7 +73,7 @@ class Processes:
 
 
 @contextmanager
-def processes() -> Iterator[Processes]:
+def processes() -> Generator[Processes, None, None]:
     """Join the processes that torchrun started, one per device; without torchrun there is one.
 
     The current CUDA device and the filters of warnings are put back afterwards.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -203,7 +203,7 @@ def _validate(
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def _seeded(seed: int, device: torch.device) -> Generator[None, None, None]:
     """Seed torch's random numbers for a training and put the caller's back afterwards."""
     cards = [torch.cuda.current_device()] if device.type == "cuda" else []
     with torch.random.fork_rng(cards):

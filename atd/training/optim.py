@@ -123,7 +123,7 @@ def load_state(model: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict
         names[parameter]: number
         for number, parameter in enumerate(p for group in optimiser.param_groups for p in group["params"])
     }
-    state: dict[int, dict] = {}
+    state: dict[int, dict[str, object]] = {}
     for key, value in tensors.items():
         name, _, entry = key.rpartition(":")
         if value.dtype == torch.bool:

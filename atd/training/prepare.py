@@ -118,7 +118,8 @@ def _images_of(folders: list[Path]) -> list[Path]:
 def _run(
     job: Callable[[Path], bool], images: list[Path], workers: int | None, progress: Callable[[int, int], None] | None
 ) -> Preparation:
-    cut, skipped, failures = 0, 0, []
+    cut, skipped = 0, 0
+    failures: list[str] = []
     for done, (path, result) in enumerate(_results(job, images, workers), 1):
         try:
             if result():

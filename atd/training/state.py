@@ -42,14 +42,14 @@ class TrainingState:
 
     iteration: int
     minutes: float
-    identity: dict[str, Any]
-    scaler: dict[str, Any]
+    identity: dict[str, object]
+    scaler: dict[str, object]
     model: dict[str, Tensor]
     optimiser: dict[str, Tensor]
     average: dict[str, Tensor] | None
 
 
-def identity_of(recipe: Recipe) -> dict[str, Any]:
+def identity_of(recipe: Recipe) -> dict[str, object]:
     """What must not change when a training is continued: network, its configuration, optimiser, an average or none."""
     return {"model": recipe.model, "config": recipe.config, "optimiser": recipe.optimiser, "ema": recipe.ema > 0}
 
@@ -95,7 +95,7 @@ def save(folder: Path, state: TrainingState) -> Path:
     partial = folder / f"{state.iteration:08d}.partial"
     partial.mkdir()
     try:
-        checksums = {}
+        checksums: dict[str, int] = {}
         for stem, named in tensors.items():
             path = partial / f"{stem}.safetensors"
             _write({name: tensor.contiguous() for name, tensor in named.items()}, path)
@@ -119,7 +119,7 @@ def save(folder: Path, state: TrainingState) -> Path:
 
 def load_latest(folder: Path) -> tuple[TrainingState | None, list[str]]:
     """The state of the newest checkpoint that is whole, and a sentence for each damaged one passed over."""
-    problems = []
+    problems: list[str] = []
     for path in reversed(_all(folder)):
         try:
             return _load(path), problems
@@ -133,8 +133,8 @@ def _all(folder: Path) -> list[Path]:
 
 
 def _load(path: Path) -> TrainingState:
-    numbers = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    tensors = {}
+    numbers: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    tensors: dict[str, dict[str, Tensor]] = {}
     for name, checksum in numbers.pop("checksums").items():
         if _checksum(path / name) != checksum:
             raise ValueError(f"the checksum of {name} does not fit")

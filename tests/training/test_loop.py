@@ -294,6 +294,9 @@ def test_lr_folder_is_used_or_its_absence_said(folder, tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (30, 24)).save(target)
     lines.clear()
+    train("small_light_x4", folder, tmp_path / "braces", *light, "lr_images=LR/{X}", say=lines.append)
+    assert any(line.startswith(f"no folder {folder / 'LR' / '{X}'}:") for line in lines)
+    lines.clear()
     train("small_light_x4", folder, tmp_path / "b", *light, say=lines.append)
     assert not any(line.startswith("no folder ") for line in lines)
     losses = [next(csv.DictReader((tmp_path / run / "log.csv").open()))["loss"] for run in "ab"]

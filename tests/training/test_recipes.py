@@ -158,6 +158,9 @@ def test_wrong_files_are_explained(tmp_path):
     path.write_text("lr = ")
     with pytest.raises(ValueError, match=r"mine\.toml: not valid TOML"):
         recipes.get(str(path))
+    path.write_bytes("summary = 'größer'".encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"mine\.toml: not a text file in UTF-8"):
+        recipes.get(str(path))
     path.write_text("lr = 1")
     with pytest.raises(ValueError, match=r"mine\.toml: model and summary must be given"):
         recipes.get(str(path))

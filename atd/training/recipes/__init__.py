@@ -166,7 +166,7 @@ class Recipe:
         Raises:
             RecipeError: an assignment is none, or its key or value is not one of a recipe.
         """
-        values = dataclasses.asdict(self)
+        values: dict[str, Any] = dataclasses.asdict(self)
         for assignment in assignments:
             key, separator, text = assignment.partition("=")
             key = _ALIASES.get(key, key)
@@ -224,7 +224,11 @@ def get(recipe: str) -> Recipe:
         path = Path(recipe)
         if not path.is_file():
             raise RecipeError(f"no recipe file {recipe}")
-        return _parse(path.read_text(encoding="utf-8"), path.stem, recipe)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{recipe}: not a text file in UTF-8 ({error.reason})") from None
+        return _parse(text, path.stem, recipe)
     if recipe not in names():
         near = difflib.get_close_matches(recipe, names(), 3, 0.3)
         hint = f"did you mean {' or '.join(near)}?" if near else "`atd train --list` shows all"
@@ -242,7 +246,7 @@ def from_dict(values: Mapping[str, object], origin: str) -> Recipe:
     Raises:
         RecipeError: a key is unknown, missing or given twice, or a value is of another type or impossible.
     """
-    checked = {}
+    checked: dict[str, Any] = {}
     for spelling, value in values.items():
         key = _ALIASES.get(spelling, spelling)
         if key not in _KINDS:
