@@ -205,7 +205,8 @@ def test_arguments_that_contradict_each_other_are_refused(light_x2, cache):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_save_and_load_keep_network_settings_and_output(tmp_path, family):
-    model = small(family, **({"img_range": 255.0} if family != "ATDU" else {"bias": True}))
+    changed = {"ATDU": {"bias": True}, "ATDReal": {"qkv_bias": False}}.get(family, {"img_range": 255.0})
+    model = small(family, **changed)
     model.task = "denoise"
     folder = model.save_pretrained(tmp_path / "net")
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
