@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from atd.errors import LoadError
 from atd.tasks import Denoising, JpegArtefacts, Task, make_task
@@ -79,7 +79,7 @@ class ModelInfo:
     paper: str
     in_channels: int = 3
     sources: Sources = field(default_factory=Sources)
-    scores: dict[str, tuple[float, float | None]] = field(default_factory=dict)
+    scores: dict[str, tuple[float, float | None]] = field(default_factory=dict[str, tuple[float, float | None]])
     licence: str = "Apache-2.0"
 
     @property
@@ -164,7 +164,9 @@ def match(name: str | None, architecture: str, config: Mapping[str, Any]) -> str
     row = find(name)
     if row is None or row.architecture != architecture:
         return None
-    own = {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+    own = {
+        key: list(cast(tuple[Any, ...], value)) if isinstance(value, tuple) else value for key, value in config.items()
+    }
     return name if row.config.items() <= own.items() else None
 
 

@@ -28,6 +28,7 @@ def before_after(photo: Image.Image, model: str, crop: tuple[int, int, int, int]
 
 
 def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photo", nargs="?", default=HERE / "photo.png")
     parser.add_argument("result", nargs="?", default=HERE / "before_after.png")

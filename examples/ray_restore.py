@@ -27,6 +27,7 @@ class Restorer:
         self.network = atd.load(model, weights=weights, device=device)
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
+        """Restore one row's file; the row with `status` and `message`."""
         target = Path(row["target"])
         if target.exists():
             return row | {"status": "skipped", "message": ""}
@@ -40,6 +41,7 @@ class Restorer:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The command; its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-i", "--input", nargs="+", type=Path, required=True, help="files and folders")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the results")

@@ -9,6 +9,7 @@ import atd
 
 
 def main(source: str, target: str) -> None:
+    """Restore the file `source` into `target`."""
     model = atd.load("atd_light_sr_x4", weights="bundled")
     atd.restore_file(model, source, target, progress=True)
 

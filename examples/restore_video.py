@@ -20,6 +20,7 @@ import atd
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The command; its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path)
     parser.add_argument("output", type=Path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,7 +196,7 @@ def _log_missing(names: Sequence[str], data: str | Path) -> None:
 @contextlib.contextmanager
 def image_callback(
     progress: Progress, sets: Sequence[BenchmarkSet]
-) -> Iterator[Callable[[ScoredImage], object] | None]:
+) -> Generator[Callable[[ScoredImage], object] | None, None, None]:
     """From the argument `progress` to what the scoring loop calls after every image."""
     if progress is False:
         yield None

@@ -47,6 +47,7 @@ class CVPRLayer(DictionaryLayer):
             self.sigma = nn.Parameter(torch.zeros(num_tokens, 1))
 
     def next_dictionary(self, lookup: Lookup, x: Tensor, dictionary: Tensor) -> Tensor:
+        """The refined dictionary (b, M, C), or the same one after a block's last layer."""
         if not self.refines:
             return dictionary
         norm = self.norm3
@@ -122,7 +123,9 @@ class ATDCVPR(SuperResolutionModel):
         initialise(self)
 
     def normalise(self, image: Tensor, dtype: Any) -> Tensor:
+        """As in the base class; with ``no_norm``, only the cast."""
         return image.to(dtype) if self.no_norm is not None else super().normalise(image, dtype)
 
     def denormalise(self, image: Tensor, dtype: Any) -> Tensor:
+        """As in the base class; with ``no_norm``, only the cast."""
         return image.to(dtype) if self.no_norm is not None else super().denormalise(image, dtype)

@@ -20,6 +20,7 @@ class RealLayer(CVPRLayer):
     attention_gain = 1 / math.sqrt(3)
 
     def incoming_dictionary(self, dictionary: Tensor) -> Tensor:
+        """The dictionary (b, M, C), each entry of length 1."""
         return F.normalize(dictionary, dim=-1)
 
 

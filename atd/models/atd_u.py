@@ -20,6 +20,7 @@ class Stage(nn.Module):
         self.block = block
 
     def forward(self, image: Tensor) -> Tensor:
+        """Features of the same shape."""
         grid: Grid = (image.shape[-2], image.shape[-1])
         return to_image(self.block(to_tokens(image), grid), grid)
 
@@ -32,6 +33,7 @@ class Downsample(nn.Module):
         self.down = nn.Sequential(nn.Conv2d(dim, dim // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
 
     def forward(self, image: Tensor) -> Tensor:
+        """(b, C, h, w) to (b, 2·C, h/2, w/2)."""
         return self.down(image)
 
 
@@ -43,6 +45,7 @@ class Upsample(nn.Module):
         self.up = nn.Sequential(nn.Conv2d(dim, 2 * dim, 3, padding=1, bias=False), nn.PixelShuffle(2))
 
     def forward(self, image: Tensor) -> Tensor:
+        """(b, C, h, w) to (b, C/2, 2·h, 2·w)."""
         return self.up(image)
 
 
@@ -156,6 +159,7 @@ class ATDU(RestorationModel):
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Restore images (b, c, h, w) in [0, 1] of any size; the same shape and dtype, not clamped."""
         self.check_input(image)
         height, width = image.shape[-2:]
         padded = self.pad(image)

@@ -53,6 +53,7 @@ class RestorationModel(nn.Module):
             cls.__init__ = _keep_arguments(cls.__init__)
 
     def extra_repr(self) -> str:
+        """What ``repr`` says of the network before its layers."""
         label = f"name={self.name!r}, " if self.name else ""
         return f"{label}task={self.task!r}, scale={self.scale}, in_channels={self.in_channels}"
 
@@ -174,9 +175,11 @@ class ImageNormalisation(nn.Module):
         self.mean = tuple(mean)
 
     def forward(self, image: Tensor, dtype: torch.dtype) -> Tensor:
+        """Normalise an image (b, c, h, w) in [0, 1], and cast it to `dtype`."""
         return (self._add(image.to(wide_dtype(image)), [-mean for mean in self.mean]) * self.img_range).to(dtype)
 
     def inverse(self, image: Tensor, dtype: torch.dtype) -> Tensor:
+        """Undo `forward`, in float32 or better, and cast to `dtype`."""
         image = image.to(torch.promote_types(image.dtype, torch.float32))
         return self._add(image / self.img_range, self.mean).to(dtype)
 

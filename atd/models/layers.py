@@ -18,10 +18,12 @@ Grid = tuple[int, int]
 
 
 def to_tokens(image: Tensor) -> Tensor:
+    """(b, C, h, w) to (b, h·w, C), row by row."""
     return rearrange(image, "b c h w -> b (h w) c")
 
 
 def to_image(tokens: Tensor, grid: Grid) -> Tensor:
+    """(b, h·w, C) to (b, C, h, w); the inverse of `to_tokens`."""
     return rearrange(tokens, "b (h w) c -> b c h w", h=grid[0], w=grid[1])
 
 
@@ -83,6 +85,7 @@ class TokenDictionaryAttention(nn.Module):
         self.log_tokens = math.log(num_tokens)
 
     def project(self, tokens: Tensor, dictionary: Tensor) -> Lookup:
+        """Query, key, value and logit scale, from tokens (b, n, C) and a dictionary (b, M, C)."""
         return Lookup(self.wq(tokens), *self.entries(dictionary))
 
     def entries(self, dictionary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,6 +106,7 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim, bias=bias)
 
     def forward(self, qkv: Tensor, grid: Grid, shift: int) -> Tensor:
+        """Attention in windows that are shifted by `shift`, from (b, n, 3·C) to (b, n, C)."""
         table = self.relative_position_bias_table
         return self.proj(ops.window_attention(qkv, table, grid, self.window_size, shift, self.num_heads))
 
@@ -140,6 +144,7 @@ class CategoryAttention(nn.Module):
         return wide.clamp(max=self.MAX_LOGIT_SCALE).exp().view(())
 
     def forward(self, qkv: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        """Attention in groups of tokens of similar category, from (b, n, 3·C) to (b, n, C)."""
         output = ops.category_attention(qkv, order, inverse, self.category_size, self.num_heads, self.scale())
         return self.proj(output)
 
@@ -170,6 +175,7 @@ class ConvFFN(nn.Module):
     def forward(
         self, tokens: Tensor, grid: Grid, features: Tensor | None = None, category: Tensor | None = None
     ) -> Tensor:
+        """Tokens (b, n, C) to (b, n, C); `features` (b, M, T) of their `category` (b, n) join the hidden channels."""
         weight, bias = self.dwconv.kernel()
         hidden = self.fc1(tokens)
         return self.fc2(ops.category_feedforward(hidden, grid, weight, bias, features, category))
@@ -289,6 +295,7 @@ class ATDLayer(DictionaryLayer):
         self.fc_td = nn.Linear(dim, dim_ffn_td, bias=bias)
 
     def category_features(self, dictionary: Tensor) -> Tensor:
+        """Channels (b, M, T) of each category, from its dictionary entry."""
         return self.fc_td(dictionary)
 
 
@@ -298,6 +305,7 @@ def dictionary_parameter(num_tokens: int, dim: int) -> nn.Parameter:
 
 
 def expand_dictionary(dictionary: Tensor, batch: int) -> Tensor:
+    """The dictionary (M, C) for each image of a batch, (b, M, C), without a copy."""
     return dictionary.expand(batch, -1, -1)
 
 

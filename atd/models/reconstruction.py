@@ -46,6 +46,7 @@ class ReconstructionHead(nn.Module):
     upsampler: str
 
     def add_head(self, upsampler: str | None, dim: int, channels: int, scale: int) -> None:
+        """Make the modules that turn `dim` features into `channels`, `scale` times as many pixels each way."""
         self.upsampler = upsampler or ""
         if self.upsampler not in UPSAMPLERS:
             raise ValueError(f"upsampler is {upsampler!r}; expected one of {', '.join(map(repr, UPSAMPLERS))}.")

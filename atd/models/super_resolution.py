@@ -29,6 +29,7 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(dim) if patch_norm else None
 
     def forward(self, image: Tensor) -> Tensor:
+        """(b, C, h, w) to (b, h·w, C)."""
         tokens = to_tokens(image)
         return tokens if self.norm is None else self.norm(tokens)
 
@@ -43,6 +44,7 @@ class DictionaryBlock(nn.Module):
         self.checkpointed = checkpointed
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """Tokens (b, n, C) to (b, n, C)."""
         layers = cast(Sequence[DictionaryLayer], self.layers)
         if blockwise.serves(layers, x):
             return blockwise.run(layers, x, self.td, grid)
@@ -66,6 +68,7 @@ class ResidualGroup(nn.Module):
         self.norm = nn.LayerNorm(dim) if closing_norm else None
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        """Tokens (b, n, C) to (b, n, C)."""
         image = to_image(self.residual_group(x, grid), grid)
         x = self.patch_embed(self.conv(image)) + x
         return x if self.norm is None else self.norm(x)
@@ -134,6 +137,7 @@ class SuperResolutionModel(RestorationModel, PositionIndexState, ReconstructionH
         self.add_head(upsampler, embed_dim, in_chans, upscale)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Enlarge images (b, c, h, w) in [0, 1] of any size to (b, c, s·h, s·w); not clamped."""
         self.check_input(image)
         height, width = image.shape[-2:]
         padded = self.pad(image)
@@ -148,7 +152,9 @@ class SuperResolutionModel(RestorationModel, PositionIndexState, ReconstructionH
         return output[..., : height * self.scale, : width * self.scale]
 
     def normalise(self, image: Tensor, dtype: Any) -> Tensor:
+        """The image as the layers take it, in `dtype`."""
         return self.normalisation(image, dtype)
 
     def denormalise(self, image: Tensor, dtype: Any) -> Tensor:
+        """The inverse of `normalise`, in `dtype`."""
         return self.normalisation.inverse(image, dtype)

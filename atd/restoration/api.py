@@ -130,7 +130,7 @@ def restore(
             return to_pil(restore_image(network, decoded, options, callback))
         if isinstance(image, np.ndarray):
             return _restore_array(network, image, options, callback)
-        if isinstance(image, Tensor):
+        if isinstance(image, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]  (not everybody has a type checker)
             return _restore_tensors(network, image, options, callback)
     raise TypeError(f"expected a path, a PIL image, an array or a tensor, got {type(image).__name__}")
 
@@ -319,7 +319,7 @@ def _restore_array(
 ) -> np.ndarray:
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] > 4):
         raise InputError(f"expected an array (h, w) or (h, w, 1|2|3|4), got shape {array.shape}")
-    if array.dtype not in (np.uint8, np.uint16) and array.dtype.kind != "f":
+    if array.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)) and array.dtype.kind != "f":
         raise InputError(f"expected an array of uint8, uint16 or float in [0, 1], got {array.dtype}")
     pixels = array.reshape(*array.shape[:2], -1)
     require_ram_for(pixels.shape, scale_of(network), options.outscale)

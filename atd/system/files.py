@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Generator[Path, None, None]:
     """A name beside `path` to write to; renamed to `path` when the block ends well, removed when it does not.
 
     The name keeps the ending of `path`, by which encoders choose their format, and is short whatever `path` is called.

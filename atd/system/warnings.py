@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import sys
 import warnings
 from pathlib import Path
 
@@ -12,7 +12,7 @@ PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 
 def warn_caller(message: str) -> None:
     """A UserWarning at the innermost line outside this package, however deep the call came in."""
-    level, frame = 1, sys._getframe()
+    level, frame = 1, inspect.currentframe()
     while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level)

@@ -304,6 +304,7 @@ class Groups(NamedTuple):
     width: int = 0
 
     def sizes(self, qkv: Tensor) -> tuple[Any, ...]:
+        """The arguments that state sizes, in the kernels' order."""
         return qkv.shape[1], self.count, self.pad, self.height, self.width, self.scale
 
     def constants(self, qkv: Tensor, most_queries: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ def power_of_two(size: int, least: int = 16) -> int:
 
 
 def ceil_div(size: int, step: int) -> int:
+    """`size` / `step`, rounded up."""
     return (size + step - 1) // step
 
 
