@@ -40,6 +40,7 @@ if hasattr(torch.backends.cudnn, "conv"):  # torch >= 2.9
     CHOICES += ["torch.backends.fp32_precision = 'tf32'", "torch.backends.cudnn.conv.fp32_precision = 'ieee'"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES)
 def test_precision_is_full_inside_and_as_before_outside(choice):
     """In a process of its own: the newer names leave the older ones unreadable for good."""

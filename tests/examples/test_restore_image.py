@@ -20,6 +20,7 @@ def run(script, *arguments):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_restore_image_keeps_depth_alpha_profile_and_exif(tmp_path):
     pyvips = pytest.importorskip("pyvips")
     pixels = np.random.default_rng(0).integers(0, 65_536, (10, 12, 4)).astype(np.uint16)
@@ -39,12 +40,14 @@ def test_restore_image_keeps_depth_alpha_profile_and_exif(tmp_path):
         assert image.getexif()[0x010F] == "Maker"
 
 
+@pytest.mark.slow
 def test_restore_image_enlarges_a_photo(tmp_path):
     Image.effect_noise((12, 10), 60).convert("RGB").save(tmp_path / "a.png")
     run("restore_image.py", tmp_path / "a.png", tmp_path / "b.png")
     assert Image.open(tmp_path / "b.png").size == (48, 40)
 
 
+@pytest.mark.slow
 def test_before_after_makes_the_image_of_the_readme_from_the_crop_that_is_documented(tmp_path):
     run("before_after.py", EXAMPLES / "photo.png", tmp_path / "made.png")
     made, shown = (

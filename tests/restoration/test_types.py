@@ -44,6 +44,7 @@ atd.restore("name", "photo.png", tile="small")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "errors"), [(RIGHT, 0), (WRONG, 3)])
 def test_pyright_knows_the_result_types_of_restore(tmp_path, text, errors):
     pytest.importorskip("pyright")
