@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from atd.errors import BackendError
 from atd.models.super_resolution import DictionaryBlock
 from atd.system import default_device
 from atd.training.recipes import Recipe
@@ -107,8 +108,21 @@ def distribute(model: nn.Module, recipe: Recipe, processes: Processes) -> nn.Mod
     if processes.count > 1 and recipe.parallel == "ddp":
         return replicate(model, processes.device)
     if processes.count > 1:
+        _check_means(processes)
         shard(model)
     return model
+
+
+def _check_means(processes: Processes) -> None:
+    """Refuse to shard where the mean that FSDP asks for comes as a sum, as from torch 2.7's gloo: gradients would be
+    as many times too large as there are processes, without a word."""
+    mean = torch.zeros(1, device=processes.device)
+    dist.reduce_scatter_tensor(mean, torch.ones(processes.count, device=processes.device), op=dist.ReduceOp.AVG)
+    if mean.item() != 1:
+        raise BackendError(
+            f"parallel=fsdp cannot be used on {processes.device.type} with torch {torch.__version__}, whose "
+            f"{dist.get_backend()} adds up where it should average: use parallel=ddp, or a newer torch"
+        )
 
 
 def repeated_layers(model: nn.Module) -> list[nn.Module]:

@@ -96,9 +96,16 @@ def test_resuming_after_a_kill_is_bit_identical(folder, tmp_path, recipe, overri
     assert logs[0] == logs[1]
 
 
+OLD_TORCH = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 8)
+
+
 def torchrun(*arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if OLD_TORCH and "parallel=fsdp" in arguments:
+        # Never a wrong training: where gloo adds up gradients that FSDP wants averaged, it is refused.
+        assert "parallel=fsdp cannot be used on cpu" in result.stderr
+        pytest.skip("gloo of this torch cannot average for FSDP")
     assert result.returncode == 0, [line for line in result.stderr.splitlines() if "atd: error" in line]
     return result.stdout
 
