@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -112,8 +113,12 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     shutil.copytree(ROOT / "atd", source / "atd", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, source)
+    for name in ("tests", "tools", "docs", "benchmarks"):  # what lies beside the package, and must stay out
+        (source / name).mkdir()
+        (source / name / "__init__.py").touch()
+        (source / name / "test_nothing.py").touch()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     build = [*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder, source]
     subprocess.run(build, check=True, capture_output=True)
@@ -154,6 +159,20 @@ def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel):
     assert f"License-Expression: Apache-2.0 AND {registry.BUNDLED_LICENCE}" in metadata
     dependencies = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
     assert set(dependencies) == {"torch", "safetensors", "huggingface_hub", "einops", "numpy", "pillow", "timm"}
+
+
+@pytest.mark.slow
+def test_the_source_archive_builds_and_holds_the_package_without_tests(wheel):
+    source = wheel.parent / "source"
+    code = "import setuptools.build_meta as backend; print(backend.build_sdist('..'))"
+    built = subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True, text=True)
+    with tarfile.open(wheel.parent / built.stdout.splitlines()[-1]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    in_wheel = {path.relative_to(source).as_posix() for path in (source / "atd").rglob("*") if path.suffix != ".pyc"}
+    assert {name for name in in_wheel if not (source / name).is_dir()} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE"} <= names
+    assert not [name for name in names if name.startswith(("tests", "tools", "docs", "benchmarks"))]
+    assert f"-{atd.__version__}.tar.gz" in built.stdout
 
 
 @pytest.mark.slow
