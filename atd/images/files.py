@@ -9,12 +9,12 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin, TiffTags, UnidentifiedImageError
@@ -22,7 +22,8 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePl
 from atd.errors import ImageError, MissingExtraError, NotEnoughMemoryError
 from atd.images.exif import add_exif_to_tiff, lasting_exif
 from atd.images.image import ImageData, ImageHeader, Metadata, SaveOptions, check_unit_range
-from atd.images.vips import VipsFile, encode_vips
+from atd.images.integrity import TIFF_SIGNATURES, check_header, check_whole
+from atd.images.vips import VipsFile, encode_vips, regions_obstacle
 from atd.system import atomic_write, warn_caller
 
 SUFFIXES = {
@@ -56,6 +57,7 @@ class ImageFile:
         self._vips: VipsFile | None = None
         with _as_image_errors(self.path):
             self._pillow = _open_pillow(self.path)
+            self._check(check_header)
             if self._pillow is None:
                 self._vips = VipsFile(self.path)
                 self.header = self._vips.header
@@ -65,6 +67,7 @@ class ImageFile:
     def decode(self) -> ImageData:
         """The pixels and metadata; once."""
         with _as_image_errors(self.path):
+            self._check(check_whole)
             if self._vips is not None:
                 return self._vips.decode()
             image = self._pillow
@@ -86,6 +89,18 @@ class ImageFile:
                 return self._vips.metadata()
             assert self._pillow is not None
             return _metadata(self._pillow, header_only=True)
+
+    def regions_obstacle(self) -> str | None:
+        """Why the file cannot be read by regions, in words; None where it can. Needs libvips."""
+        return regions_obstacle(self.path, self.header, eight_bit=self.eight_bit)
+
+    def _check(self, check: Callable[[BinaryIO, Path], None]) -> None:
+        """Run a check on the file as Pillow holds it open, or open it where only libvips does."""
+        held: BinaryIO | None = getattr(self._pillow, "fp", None)
+        if held is not None:
+            return check(held, self.path)
+        with self.path.open("rb") as file:
+            return check(file, self.path)
 
     def close(self) -> None:
         """Close the file; what was decoded stays."""
@@ -295,7 +310,7 @@ def _open_pillow(path: Path) -> Image.Image | None:
 
 def _is_tiff(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+        return file.read(4) in TIFF_SIGNATURES
 
 
 def _is_deep_colour(image: Image.Image) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from atd.errors import ImageError
 from atd.images.exif import lasting_exif
 from atd.images.image import ImageData, ImageHeader, Metadata, check_unit_range, samples_to_tensor
+from atd.images.integrity import check_whole, libvips_obstacle
 from atd.system import import_extra
 
 DTYPES = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16), "float": np.dtype(np.float32)}
@@ -76,6 +77,8 @@ class VipsFile:
 
 def _open(path: Path, access: str) -> Any:
     pyvips = import_vips(f"reading {path}")
+    if obstacle := libvips_obstacle(path):
+        raise ImageError(f"{path}: {obstacle}: convert it to another compression or to PNG first")
     # libvips remembers files by name: without revalidate, one that has changed since would be read as it was.
     image = pyvips.Image.new_from_file(str(path), fail_on="truncated", access=access, revalidate=True)
     pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
@@ -103,9 +106,9 @@ def open_regions(path: Path, header: ImageHeader, *, eight_bit: bool = False) ->
         ``read(top, bottom, left, right)``, which gives that region as (c, bottom-top, right-left) float32 in [0, 1].
     """
     pyvips = import_vips(f"reading {path} by regions")
-    image = _open(path, "random")
-    if _header(image) != header:
-        image = _as_in_header(image, header.shape[2], eight_bit)
+    with path.open("rb") as file:
+        check_whole(file, path)
+    image = _open_as(path, header, eight_bit)
     region, dtype, bands = pyvips.Region.new(image), DTYPES[image.format], image.bands
 
     def read(top: int, bottom: int, left: int, right: int) -> Tensor:
@@ -118,10 +121,32 @@ def open_regions(path: Path, header: ImageHeader, *, eight_bit: bool = False) ->
     return read
 
 
-def _as_in_header(image: Any, channels: int, eight_bit: bool) -> Any:
+def regions_obstacle(path: Path, header: ImageHeader, *, eight_bit: bool = False) -> str | None:
+    """Why `open_regions` would refuse this file, in words; None where it would not."""
+    pyvips = import_vips(f"reading {path} by regions")
+    try:
+        _open_as(path, header, eight_bit)
+    except ImageError as error:
+        return str(error).removeprefix(f"{path}: ")
+    except pyvips.Error:
+        return "libvips cannot read this format"
+    return None
+
+
+def _open_as(path: Path, header: ImageHeader, eight_bit: bool) -> Any:
+    image = _open(path, "random")
+    if (image.height, image.width) != header.shape[:2]:
+        raise ImageError(f"{path}: libvips and Pillow disagree about its size: convert it to PNG first")
+    return image if _header(image) == header else _as_in_header(image, header, eight_bit)
+
+
+def _as_in_header(image: Any, header: ImageHeader, eight_bit: bool) -> Any:
     """Other channels or fewer bits: an alpha channel that is a palette entry, 1-bit gray, 16 bits read as 8."""
     if eight_bit and image.format == "ushort":
         image = (image >> 8).cast("uchar")
+    channels = header.shape[2]
+    if DTYPES[image.format] != header.dtype:
+        raise ImageError(f"libvips reads samples of {DTYPES[image.format]} where Pillow reads {header.dtype}")
     if image.bands == channels:
         return image
     if image.bands > channels and channels in (1, 3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from atd.images import SUFFIXES, ImageFile, ImageHeader, Metadata, check_writabl
 from atd.images.vips import import_vips
 from atd.restoration import memory
 from atd.restoration.options import FileOptions
+
+logger = logging.getLogger("atd.restoration")
 
 STREAMED_FORMATS = ("PNG", "TIFF")
 """Formats whose files can be written in strips."""
@@ -60,10 +63,13 @@ def plan_file(
     if stream is None:
         # Rows of a run before can only be used, or replaced, by streaming again.
         stream = part_of(target).exists() or _is_better_streamed(header, target, scale, outscale)
+    obstacle: str | None = None
     if stream:
         import_vips(f"streaming {source} from file to file")
-        if passes(scale, outscale) > 1:
-            raise InputError(f"outscale {outscale} needs the network more than once, which streaming cannot do")
+        obstacle = image.regions_obstacle()
+        stream = obstacle is None
+    if stream and passes(scale, outscale) > 1:
+        raise InputError(f"outscale {outscale} needs the network more than once, which streaming cannot do")
     format_name = check_writable(target, result)
     if stream and format_name not in STREAMED_FORMATS:
         raise ImageError(f"{target}: an image this large is written as png or tiff, not as {format_name}")
@@ -71,7 +77,10 @@ def plan_file(
         try:
             require_ram_for(header.shape, scale, outscale)
         except NotEnoughMemoryError as error:
-            raise NotEnoughMemoryError(f"{source}: {error}") from None
+            hindered = f" (streaming is not possible: {obstacle})" if obstacle else ""
+            raise NotEnoughMemoryError(f"{source}: {error}{hindered}") from None
+        if obstacle:
+            logger.warning("%s is restored in memory instead of being streamed: %s", source, obstacle)
     sample = channels * header.dtype.itemsize
     rows = height * width * scale**2 * sample if stream else 0
     memory.require_disk(rows + result.shape[0] * result.shape[1] * sample, target)

@@ -1,0 +1,240 @@
+"""Whether an image file is whole and who can read it, decided from its structure before a pixel is decoded.
+
+Decoders fill what is missing with black or gray and say nothing: libvips gives zeros for a TIFF of a codec that it was
+built without, Pillow does not look at the checksums of PNG pixels, libjpeg takes the zeros of a lost tail for data.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import struct
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from atd.errors import ImageError
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
+"""A marker within entropy-coded data: neither a stuffed 0xff nor a restart."""
+
+# TIFF 6.0 (1992), its supplements and libtiff's registry: compression schemes by number.
+_CODECS = {6: "old-style JPEG", 34887: "LERC", 34925: "LZMA", 34712: "JPEG 2000", 50000: "ZSTD", 50001: "WebP"}
+_CODECS_OF_LIBVIPS = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)
+"""None, CCITT, LZW, JPEG, deflate, PackBits, deflate: the ones that every build of libvips has."""
+_LARGEST_EXPANSION = {1: 1, 5: 2731, 8: 1032, 32773: 64, 32946: 1032}
+"""Bytes that one stored byte becomes at most: LZW's longest string of 12 bits, deflate's and PackBits' longest run."""
+_JPEG, _YCBCR = 7, 6
+_TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+"""Integer field types of TIFF and BigTIFF as struct names them."""
+
+
+def check_header(file: BinaryIO, path: Path) -> None:
+    """Refuse, with an `ImageError` that names `path`, a TIFF whose header promises more than the file holds; cheap."""
+    with _from_start(file, path) as start:
+        if start[:4] in TIFF_SIGNATURES:
+            _check_strips(_read_layout(file))
+
+
+def check_whole(file: BinaryIO, path: Path) -> None:
+    """Refuse, with an `ImageError` that names `path`, a PNG or JPEG damaged or cut short; reads the file once."""
+    with _from_start(file, path) as start:
+        if start == PNG_SIGNATURE:
+            _check_png(file)
+        elif start[:3] == JPEG_SIGNATURE:
+            _check_jpeg(file)
+
+
+@contextmanager
+def _from_start(file: BinaryIO, path: Path) -> Generator[bytes, None, None]:
+    """The first 8 bytes; at the end the file stands where its decoder had left it."""
+    position = file.tell()
+    try:
+        file.seek(0)
+        yield file.read(8)
+    except ImageError as error:
+        raise ImageError(f"{path} cannot be decoded: {error}") from error
+    finally:
+        file.seek(position)
+
+
+def libvips_obstacle(path: Path) -> str | None:
+    """Why libvips must not read this file although it would open it; None where it may."""
+    with path.open("rb") as file:
+        if file.read(4) not in TIFF_SIGNATURES:
+            return None
+        layout = _read_layout(file)
+    if layout.compression not in _CODECS_OF_LIBVIPS:
+        codec = _CODECS.get(layout.compression, f"scheme {layout.compression}")
+        return f"TIFF compressed by {codec} is not read by libvips"
+    if layout.compression == _JPEG and layout.bits > 8:
+        return f"TIFF compressed by JPEG has 8 bits a sample, this one says {layout.bits}"
+    if layout.photometric == _YCBCR and layout.compression != _JPEG:
+        return "YCbCr TIFF that is not compressed by JPEG is not read rightly by libvips"
+    if layout.premultiplied:
+        return "TIFF whose colours are multiplied by alpha is not read rightly by libvips"
+    return None
+
+
+@dataclass(frozen=True)
+class _TiffLayout:
+    """What the first directory of a TIFF says about where and how its samples lie."""
+
+    file_size: int
+    width: int
+    height: int
+    bits: int
+    """Of a pixel's largest sample."""
+    samples: int
+    compression: int
+    photometric: int
+    separate: bool
+    """Each channel in strips of its own."""
+    premultiplied: bool
+    block: tuple[int, int]
+    """Height and width of a strip or tile."""
+    offsets: np.ndarray
+    sizes: np.ndarray
+    """Of strips or tiles, in bytes; empty where the file does not say."""
+
+
+def _read_layout(file: BinaryIO) -> _TiffLayout:
+    """The layout of a TIFF or BigTIFF of either byte order; an `ImageError` where its directory is broken."""
+    try:
+        return _layout(file, file.seek(0, os.SEEK_END))
+    except (struct.error, ValueError, KeyError, IndexError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError("its TIFF directory is broken or cut short") from error
+
+
+def _layout(file: BinaryIO, file_size: int) -> _TiffLayout:
+    file.seek(0)
+    start = file.read(16)
+    order = "<" if start[:2] == b"II" else ">"
+    big = struct.unpack(order + "H", start[2:4])[0] == 43
+    word, place = ("Q", 8) if big else ("I", 4)
+    (position,) = struct.unpack(order + word, start[place : 2 * place])
+    file.seek(position)
+    counter = order + ("Q" if big else "H")
+    (count,) = struct.unpack(counter, file.read(struct.calcsize(counter)))
+    entry = struct.Struct(f"{order}HH{word}{place}s")
+    if count * entry.size > file_size - position:
+        raise ImageError("its TIFF directory lies outside the file")
+    directory = file.read(count * entry.size)
+    fields = {tag: rest for tag, *rest in entry.iter_unpack(directory)}
+
+    def values(tag: int, default: tuple[int, ...] = ()) -> np.ndarray:
+        if tag not in fields:
+            return np.array(default, np.int64)
+        kind, number, inline = fields[tag]
+        dtype = np.dtype(order + {"B": "u1", "b": "i1"}.get(_TYPES[kind], _TYPES[kind]))
+        data = inline
+        if number * dtype.itemsize > place:
+            (offset,) = struct.unpack(order + word, inline)
+            if offset + number * dtype.itemsize > file_size:
+                raise ImageError(f"table {tag} of its TIFF directory lies outside the file")
+            file.seek(offset)
+            data = file.read(number * dtype.itemsize)
+        numbers = np.frombuffer(data, dtype, count=number)
+        if numbers.size and int(numbers.max()) > np.iinfo(np.int64).max:
+            raise ImageError(f"table {tag} of its TIFF directory is broken")
+        return numbers.astype(np.int64)
+
+    def value(tag: int, default: int | None = None) -> int:
+        return int(values(tag, () if default is None else (default,))[0])
+
+    width, height = value(256), value(257)
+    tiled = 322 in fields
+    block = (value(323), value(322)) if tiled else (min(value(278, height), height), width)
+    if min(width, height, *block) < 1:
+        raise ImageError("its TIFF directory names a size of zero")
+    return _TiffLayout(
+        file_size=file_size,
+        width=width,
+        height=height,
+        bits=int(values(258, (1,)).max()),
+        samples=value(277, 1),
+        compression=value(259, 1),
+        photometric=value(262, 1),
+        separate=value(284, 1) == 2,
+        premultiplied=1 in values(338),
+        block=block,
+        offsets=values(324 if tiled else 273),
+        sizes=values(325 if tiled else 279),
+    )
+
+
+def _check_strips(layout: _TiffLayout) -> None:
+    """Every strip or tile must have its place within the file, and enough bytes for what it should become."""
+    rows, columns = layout.block
+    down, across = -(-layout.height // rows), -(-layout.width // columns)
+    planes = layout.samples if layout.separate else 1
+    needed = down * across * planes
+    offsets, sizes = layout.offsets, layout.sizes
+    if len(offsets) < needed or (len(sizes) and len(sizes) < needed):
+        raise ImageError(
+            f"its header promises {layout.width}x{layout.height} pixels in {needed} pieces, "
+            f"but the file lists {len(offsets)}"
+        )
+    if int(offsets.min(initial=0)) < 0 or int(offsets[:needed].max(initial=0)) >= layout.file_size:
+        raise ImageError("pieces of it lie beyond the end of the file: it is cut short")
+    expansion = _LARGEST_EXPANSION.get(layout.compression)
+    if layout.photometric == _YCBCR or expansion is None:
+        # Subsampled chroma, and codecs that may say much in few bytes: at least one byte a piece.
+        least = 1
+    else:
+        last = layout.height - (down - 1) * rows if columns == layout.width else rows
+        line = -(-columns * layout.bits * (1 if layout.separate else layout.samples) // 8)
+        least = -(-min(last, rows) * line // expansion)
+    if layout.compression == 1 and not len(sizes):
+        sizes = np.full(needed, least)
+    if len(sizes) and (
+        int(sizes[:needed].min()) < least or int((offsets[:needed] + sizes[:needed]).max()) > layout.file_size
+    ):
+        raise ImageError(
+            f"the file is too short for the {layout.width}x{layout.height} pixels that its header promises"
+        )
+
+
+def _check_png(file: BinaryIO) -> None:
+    """All chunks up to IEND have the checksums that they name (PNG specification, section 5.3)."""
+    while True:
+        head = file.read(8)
+        if len(head) < 8:
+            raise ImageError("the file is cut short: its last chunk, IEND, is missing")
+        length, kind = struct.unpack(">I4s", head)
+        checksum = zlib.crc32(kind)
+        while length:
+            data = file.read(min(length, 1 << 20))
+            if not data:
+                raise ImageError("the file is cut short within a chunk")
+            checksum = zlib.crc32(data, checksum)
+            length -= len(data)
+        if file.read(4) != checksum.to_bytes(4, "big"):
+            raise ImageError(f"the file is damaged: the checksum of a chunk {kind.decode('latin-1')!a} is wrong")
+        if kind == b"IEND":
+            return
+
+
+def _check_jpeg(file: BinaryIO) -> None:
+    """Segments and scans follow each other up to the end-of-image marker (ITU-T T.81, annex B)."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        position = 2
+        while match := _JPEG_MARKER.search(data, position):
+            marker, position = data[match.end() - 1], match.end()
+            if marker == 0xD9:
+                return
+            if marker != 0x01 and position + 2 <= len(data):
+                position += int.from_bytes(data[position : position + 2], "big")
+    raise ImageError("the file is damaged or cut short: its end-of-image marker is missing")

@@ -1,0 +1,144 @@
+"""Images that decoders would answer with black, gray or shifted colours: refused in a sentence, or read rightly."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image, features
+from restoration_networks import Nearest
+
+from atd.errors import ImageError, NotEnoughMemoryError
+from atd.images import probe, read_image
+from atd.restoration import memory
+from atd.restoration.api import restore_file
+
+COMPRESSION = 259
+
+
+def photo(mode, size=(96, 80)):
+    """Smooth colours with some noise: what codecs are made for, and nowhere black."""
+    rows, columns = np.mgrid[: size[1], : size[0]]
+    channels = [60 + rows, 200 - columns, 80 + (rows + columns) // 2]
+    noise = np.random.default_rng(0).integers(0, 12, (size[1], size[0], 3))
+    image = Image.fromarray((np.stack(channels, -1) + noise).astype(np.uint8))
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.fromarray((255 - columns).astype(np.uint8)))
+    return image.convert(mode)
+
+
+def with_tag(data, tag, value):
+    """A little-endian classic TIFF with one 16-bit field of its first directory replaced."""
+    data = bytearray(data)
+    (place,) = struct.unpack_from("<I", data, 4)
+    for index in range(struct.unpack_from("<H", data, place)[0]):
+        entry = place + 2 + 12 * index
+        if struct.unpack_from("<H", data, entry)[0] == tag:
+            struct.pack_into("<HII", data, entry + 2, 4, 1, value)
+            return bytes(data)
+    raise AssertionError(f"no field {tag}")
+
+
+@pytest.mark.parametrize("codec", [34887, 34925, 34712, 50000, 50001])
+def test_deep_tiff_of_a_codec_that_libvips_lacks_is_not_black(tmp_path, codec):
+    pyvips = pytest.importorskip("pyvips")
+    pixels = np.random.default_rng(0).integers(0, 65_536, (40, 50, 3)).astype(np.uint16)
+    pyvips.Image.new_from_array(pixels, interpretation="rgb16").tiffsave(str(tmp_path / "deep.tif"))
+    source = tmp_path / "in.tif"
+    source.write_bytes(with_tag((tmp_path / "deep.tif").read_bytes(), COMPRESSION, codec))
+    with pytest.raises(ImageError, match=r"in\.tif"):
+        restore_file(Nearest(scale=2), source, tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
+
+
+CODECS = ["raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "zstd", "lzma"]
+PAIRS = [(mode, codec) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "YCbCr") for codec in CODECS]
+PAIRS += [("1", "group3"), ("1", "group4")]
+PAIRS += [(mode, "jpeg") for mode in ("L", "RGB", "YCbCr")]
+
+
+@pytest.mark.parametrize(("mode", "codec"), PAIRS)
+def test_streamed_tiff_is_what_pillow_decodes(tmp_path, mode, codec):
+    pytest.importorskip("pyvips")
+    if not features.check("libtiff"):
+        pytest.skip("Pillow lacks libtiff")
+    source, target = tmp_path / "in.tif", tmp_path / "out.png"
+    try:
+        photo(mode).save(source, compression=codec)
+        with Image.open(source) as image:
+            image.load()
+            keyed = mode in ("LA", "RGBA")
+            kind = mode if keyed else "L" if mode in ("1", "L") else "RGB"
+            expected = np.asarray(image.convert(kind)).astype(int)
+    except (OSError, ValueError, RuntimeError):
+        pytest.skip(f"this Pillow does not write {mode} as {codec}")
+    restore_file(Nearest(scale=2), source, target, tile=32, overlap=8, stream=True)
+    with Image.open(target) as image:
+        assert image.mode == kind
+        result = np.asarray(image).astype(int)[::2, ::2]
+    difference = np.abs(result - expected)
+    assert difference.max() <= (2 if codec == "jpeg" else 0)
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".gif", ".bmp", ".ppm"])
+def test_streamed_regions_are_what_pillow_decodes(tmp_path, ending):
+    """BMP and PPM, which libvips does not read, are restored in memory instead."""
+    pytest.importorskip("pyvips")
+    source, target = tmp_path / f"in{ending}", tmp_path / "out.png"
+    photo("RGB").save(source)
+    restore_file(Nearest(scale=2), source, target, tile=32, overlap=8, stream=True)
+    with Image.open(source) as image, Image.open(target) as result:
+        difference = np.abs(np.asarray(result.convert("RGB")).astype(int)[::2, ::2] - np.asarray(image.convert("RGB")))
+    assert difference.max() <= (2 if ending in (".jpg", ".webp") else 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, "out.png"])
+
+
+@pytest.mark.parametrize("ending", [".bmp", ".ppm", ".pgm"])
+def test_what_cannot_stream_and_does_not_fit_is_one_sentence_and_leaves_no_part(tmp_path, monkeypatch, ending):
+    pytest.importorskip("pyvips")
+    source = tmp_path / f"in{ending}"
+    photo("L" if ending == ".pgm" else "RGB").save(source)
+    assert read_image(source).pixels.any()
+    if ending == ".bmp":
+        monkeypatch.setattr(memory, "free_ram", lambda: 100_000)
+        with pytest.raises(NotEnoughMemoryError, match=r"in\.bmp: .*streaming is not possible"):
+            restore_file(Nearest(scale=4), source, tmp_path / "out.png")
+    else:
+        restore_file(Nearest(scale=4), source, tmp_path / "out.png", stream=True)
+    assert not (tmp_path / "out.png.part").exists()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+def test_a_tail_of_zeros_or_nothing_is_refused(tmp_path, ending, stream):
+    """However much is lost: all but a few bytes, or the last ones."""
+    if stream:
+        pytest.importorskip("pyvips")
+    source = tmp_path / f"in{ending}"
+    photo("RGB").save(source)
+    data = source.read_bytes()
+    for kept in [*range(len(data) // 3, len(data) - 3, 211), len(data) - 3]:
+        for tail in (b"", bytes(len(data) - kept)):
+            source.write_bytes(data[:kept] + tail)
+            with pytest.raises(ImageError, match=r"in\.(png|jpg)"):
+                restore_file(Nearest(scale=2), source, tmp_path / "out.png", tile=32, stream=stream)
+    assert [path.name for path in tmp_path.iterdir()] == [source.name]
+
+
+@pytest.mark.parametrize("arguments", [{"progressive": True}, {"quality": 30, "optimize": True}])
+def test_whole_jpegs_of_every_kind_are_read(tmp_path, arguments):
+    photo("RGB").save(tmp_path / "in.jpg", exif=bytes(Image.Exif().tobytes()), **arguments)
+    with Image.open(tmp_path / "in.jpg") as image:
+        assert np.array_equal(read_image(tmp_path / "in.jpg").pixels, np.asarray(image))
+
+
+@pytest.mark.parametrize("codec", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd"])
+def test_a_tiff_that_promises_more_than_it_holds_is_refused_by_its_header(tmp_path, codec):
+    source = tmp_path / "in.tif"
+    photo("RGB").save(source, compression=codec)
+    data = source.read_bytes()
+    assert probe(source).shape == (80, 96, 3)
+    source.write_bytes(with_tag(with_tag(data, 256, 30_000), 257, 30_000))
+    with pytest.raises(ImageError, match=r"in\.tif cannot be decoded: .*promises"):
+        probe(source)
