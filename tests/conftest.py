@@ -11,6 +11,8 @@ ALLOWED_SKIPS = (
     "needs a CUDA card",
     "gloo of this torch cannot average for FSDP",
     "Ray is not installed",
+    "fish is not installed",
+    "zsh is not installed",
 )
 
 

@@ -68,7 +68,9 @@ def describe(parser: CommandParser, path: tuple[str, ...] = (), help: str = "") 
         Option(tuple(action.option_strings), None if action.nargs == 0 else _words(action), _one_line(action.help))
         for action in parser.options
     )
-    words = [word for action in parser.positionals for word in _words(action)]
+    # The second file of `-i FILE FILE` stands where a positional argument would.
+    several = [action for action in parser.options if action.nargs in ("+", "*")]
+    words = [word for action in (*parser.positionals, *several) for word in _words(action)]
     yield Command(path, help, options, tuple(dict.fromkeys(words)))
     for name, command in parser.commands.items():
         yield from describe(command, (*path, name), _one_line(command.description))
@@ -161,16 +163,14 @@ def _quoted(text: str) -> str:
 
 _BASH = """\
 _atd_complete() {{
-    local cur prev flag command word words found i
+    local cur prev command word words found i
     cur="${{COMP_WORDS[COMP_CWORD]}}"
     prev="${{COMP_WORDS[COMP_CWORD-1]}}"
-    command="" flag=""
-    # The command, and the last option before the cursor: -i takes several values.
+    command=""
     for ((i = 1; i < COMP_CWORD; i++)); do
         word="${{COMP_WORDS[i]}}"
         case "${{command:+$command }}$word" in
-        {kinds}) command="${{command:+$command }}$word"; flag="" ;;
-        *) [[ "$word" == -* ]] && flag="$word" ;;
+        {kinds}) command="${{command:+$command }}$word" ;;
         esac
     done
     words="" found=""
@@ -186,7 +186,6 @@ _atd_complete() {{
             case "$command" in
 {follow}
             esac
-            [[ -n "$flag" ]] && words="$words {files}"
         fi
     fi
     COMPREPLY=( $(compgen -W "${{words//{files}/}}" -- "$cur") )

@@ -83,7 +83,9 @@ def report_interrupt() -> int:
 def reader_is_gone() -> bool:
     """Whether a broken pipe is that of our stdout; if so, what is left to print goes nowhere."""
     try:
-        sys.stdout.flush()
+        print(
+            flush=True
+        )  # only a write tells; where the pipe is another's, an empty line before the traceback is no harm
     except BrokenPipeError:
         # Python flushes once more at its end and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

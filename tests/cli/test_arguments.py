@@ -1,0 +1,128 @@
+"""One meaning per word: the same flag is the same thing in every command, and old spellings still work."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+import pytest
+
+from atd.cli import build_parser
+from atd.cli.arguments import DTYPES
+from atd.cli.command_parser import CommandParser
+from atd.evaluation import candidates
+from atd.ops import backend
+from atd.training import recipes
+
+
+def parse(line: str) -> argparse.Namespace:
+    return build_parser().parse_args(shlex.split(line))
+
+
+def leaves(parser: CommandParser) -> dict[str, CommandParser]:
+    """Every command that does something, by its whole name."""
+    below = parser.commands
+    if not below:
+        return {parser.prog: parser}
+    return {name: leaf for command in below.values() for name, leaf in leaves(command).items()}
+
+
+COMMANDS = leaves(build_parser())
+NETWORK_COMMANDS = ("atd restore", "atd evaluate", "atd compare")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("restore -i a -o b --jobs 3", "restore -i a -o b --workers 3"),
+        ("evaluate bicubic --data d --out r", "evaluate bicubic --data d --output r"),
+        ("evaluate bicubic --data d --out r", "evaluate bicubic --data d -o r"),
+        ("compare a b --data d --out r", "compare a b --data d -o r"),
+        ("train 103 --data d --out r", "train 103 --data d -o r"),
+        ("train 103 --data d -o r batch=8", "train 103 --data d -o r --set batch=8"),
+        ("train 103 batch=8 --data d -o r config.bias=1", "train 103 --data d -o r --set batch=8 --set config.bias=1"),
+        ("train --show 103 batch=8", "train --show 103 --set batch=8"),
+        ("train --show 103 batch=8 --set lr=1 seed=2", "train --show 103 --set batch=8 --set lr=1 --set seed=2"),
+    ],
+)  # fmt: skip
+def test_an_old_spelling_means_what_it_meant(old, new):
+    assert parse(old) == parse(new)
+
+
+def test_old_spellings_are_in_no_help_and_no_completion():
+    for parser in COMMANDS.values():
+        flags = {flag for action in parser.options for flag in action.option_strings}
+        assert not flags & {"--out", "--jobs"}
+        assert not {"--out", "--jobs"} & set(parser.format_whole_help().replace(",", " ").split())
+
+
+def test_an_unset_alias_leaves_the_default():
+    assert parse("restore -i a -o b").workers == 1
+    assert parse("evaluate bicubic --data d").output is None
+    assert parse("train --list").overrides == []
+
+
+def test_set_reaches_the_recipe():
+    overrides = parse("train --show 103 --set lr=1e-4 --set 'batch=[8]'").overrides
+    changed = recipes.get("103").override(overrides)
+    assert (changed.lr, changed.batch) == (1e-4, (8,))
+
+
+@pytest.mark.parametrize("command", NETWORK_COMMANDS)
+@pytest.mark.parametrize(
+    "flag", ["--device", "--dtype", "--backend", "--tile", "--overlap", "--self-ensemble", "--weights"]
+)
+def test_how_a_network_runs_is_said_alike_wherever_one_runs(command, flag):
+    actions = [
+        next(action for action in COMMANDS[name].options if flag in action.option_strings) for name in NETWORK_COMMANDS
+    ]
+    this = actions[NETWORK_COMMANDS.index(command)]
+    assert this.dest == flag[2:].replace("-", "_")
+    assert {action.type for action in actions} == {this.type}
+    assert {action.metavar for action in actions} == {this.metavar}
+
+
+def test_every_command_that_writes_takes_output():
+    for name in ("restore", "convert", "evaluate", "compare", "train", "prepare sr", "prepare dfwb"):
+        (action,) = [action for action in COMMANDS[f"atd {name}"].options if "--output" in action.option_strings]
+        assert action.option_strings == ["-o", "--output"]
+        assert action.type is Path
+
+
+def test_choices_are_those_of_the_rooms_that_use_them():
+    for name in NETWORK_COMMANDS:
+        chosen = {action.dest: action.choices for action in COMMANDS[name].options}
+        assert tuple(chosen["backend"] or ()) == tuple(backend.BACKENDS)
+        assert set(chosen["dtype"] or ()) <= set(DTYPES)
+    assert tuple(candidates.DTYPES) == DTYPES
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("restore -i a -o b --tile big", "expected auto, 0 or a number of pixels, got 'big'"),
+        ("restore -i a -o b --tile -3", "expected auto, 0 or a number of pixels, got '-3'"),
+        ("restore -i a -o b --backend cuda", "invalid choice: 'cuda'"),
+        ("evaluate identity --data d --sigma loud", "expected a number, got 'loud'"),
+    ],
+)
+def test_a_value_that_is_none_is_told_with_a_short_usage(capsys, line, message):
+    with pytest.raises(SystemExit) as caught:
+        parse(line)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) <= 4
+
+
+def test_quiet_verbose_and_traceback_are_taken_by_every_command_and_before_it():
+    lines = {
+        "restore": "-i a -o b", "convert": "a", "download": "a", "evaluate": "a --data d", "compare": "a b --data d",
+        "prepare sr": "-i a -o b --name n", "prepare dfwb": "-i a -o b", "completion": "bash",
+    }  # fmt: skip
+    for name in COMMANDS:
+        name = name.removeprefix("atd ")
+        words = f"{name} {lines.get(name, '')}"
+        for flag in ("quiet", "verbose", "traceback"):
+            assert getattr(parse(f"{words} --{flag}"), flag) is True
+            assert getattr(parse(f"--{flag} {words}"), flag) is True
+            assert getattr(parse(words), flag) is False
