@@ -53,10 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             if isinstance(error, BrokenPipeError) and console.reader_is_gone():
                 return console.PIPE_CLOSED
             status = console.report_error(error, with_traceback=args.traceback)
-            if status is None and args.command in ("train", "prepare", "completion") and isinstance(error, ValueError):
-                # Until these say by the type of an error that it is meant for the user.
-                print(f"atd: error: {error}", file=sys.stderr)
-                status = console.BAD_INPUT
             if status is None:
                 raise
             return status

@@ -43,7 +43,7 @@ def add_data(container: Container, help: str, *, required: bool = False) -> None
 
 def add_workers(container: Container, help: str, *, default: int | None, old: Sequence[str] = ()) -> None:
     """``--workers``: processes or threads beside the main one."""
-    add(container, "--workers", type=int, default=default, metavar="N", help=help, old=old)
+    add(container, "--workers", type=_count, default=default, metavar="N", help=help, old=old)
 
 
 def add_model(container: Container) -> None:
@@ -115,6 +115,12 @@ def add_tiling(container: Container) -> None:
 def names(text: str) -> list[str]:
     """The names in a list with commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
+    return int(text)
 
 
 def _tile(text: str) -> int | str:

@@ -101,6 +101,8 @@ def test_choices_are_those_of_the_rooms_that_use_them():
     [
         ("restore -i a -o b --tile big", "expected auto, 0 or a number of pixels, got 'big'"),
         ("restore -i a -o b --tile -3", "expected auto, 0 or a number of pixels, got '-3'"),
+        ("restore -i a -o b --workers 0", "expected a number of at least 1, got '0'"),
+        ("prepare dfwb -i a -o b --workers -1", "expected a number of at least 1, got '-1'"),
         ("restore -i a -o b --backend cuda", "invalid choice: 'cuda'"),
         ("evaluate identity --data d --sigma loud", "expected a number, got 'loud'"),
     ],

@@ -159,7 +159,6 @@ def test_tile_device_dtype_and_outscale(network, tmp_path):
         (("--model", "x", "--denoise", "25"), "both pick a network"),
         (("--model", "atd_sr_x5"), "atd_sr_x"),
         (("--save-quality", "0"), "quality from 1 to 100"),
-        (("--workers", "0"), "workers >= 1"),
     ],
 )
 def test_bad_arguments_end_with_status_2_and_one_sentence(network, tmp_path, capsys, arguments, message):

@@ -173,3 +173,41 @@ def test_an_event_of_a_command_reaches_stderr_and_quiet_keeps_warnings(photos, t
     for extra in ((), ("--quiet",)):
         main(["evaluate", "bicubic", "--scale", "2", "--data", str(tmp_path), *extra])
         assert f"atd: warning: not in {tmp_path}, left out: Set14" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "restore -i photos -o out --model tiny --overlap -1",
+        "restore -i photos -o out --model tiny --outscale -1",
+        "restore -i photos -o out --model tiny --device abacus",
+        "restore -i photos -o out --model photos",
+        "restore -i photos -o out --model photos/a.png",
+        "evaluate tiny --data photos --crop 4000",
+        "evaluate tiny --data photos --scale 3",
+        "evaluate tiny --data photos --sets Set0",
+        "evaluate tiny --data photos --report",
+        "evaluate tiny --data photos -o photos/a.png",
+        "evaluate identity --data photos",
+        "evaluate bicubic --scale 2 --data nowhere",
+        "compare tiny tiny,dtype=int8 --data photos",
+        "compare tiny identity --data photos",
+        "convert photos",
+        "convert nowhere.pth",
+        "convert tiny/model.safetensors --category-size 0",
+        "download atd_sr_x5",
+        "list nothing",
+        "train 999 --data photos -o run",
+        "train 103 --data photos",
+        "train laptop_x4 --data photos -o run --set nothing=1",
+        "prepare sr -i nowhere -o pieces --name n",
+        "prepare sr -i photos -o pieces --name n --scale 7",
+    ],
+)
+def test_every_mistake_is_one_sentence_and_status_2(line, network, photos, cache, capsys, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    (photos.parent / "tiny").symlink_to(network)
+    assert main(line.split()) == 2
+    error = [text for text in capsys.readouterr().err.splitlines() if text.startswith("atd: error: ")]
+    assert len(error) == 1
+    assert len(error[0]) > 30
