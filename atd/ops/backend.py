@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import torch
 
+from atd.errors import BackendError, InputError
 from atd.ops.native.library import can_use_native
 from atd.system.backends import BACKENDS, Backend
 
@@ -25,7 +26,7 @@ _MIN_TRITON = (3, 2)
 
 def _checked(name: str, source: str) -> str:
     if name not in BACKENDS:
-        raise ValueError(f"{source} is {name!r}; expected one of {', '.join(BACKENDS)}.")
+        raise InputError(f"{source} is {name!r}; expected one of {', '.join(BACKENDS)}.")
     return name
 
 
@@ -42,7 +43,7 @@ class use(contextlib.AbstractContextManager["use"]):
         backend: ``"auto"``, ``"triton"``, ``"native"``, ``"torch"`` or ``"reference"``.
 
     Raises:
-        ValueError: ``backend`` is none of the five.
+        InputError: ``backend`` is none of the five.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -111,7 +112,7 @@ def resolve(tensor: torch.Tensor) -> str:
     """Backend for an op on ``tensor``: ``"triton"``, ``"native"``, ``"torch"`` or ``"reference"``.
 
     Raises:
-        RuntimeError: ``triton`` or ``native`` was asked for by name and cannot run on the tensor's device.
+        BackendError: ``triton`` or ``native`` was asked for by name and cannot run on the tensor's device.
     """
     if _choice in ("torch", "reference"):
         return _choice
@@ -121,7 +122,7 @@ def resolve(tensor: torch.Tensor) -> str:
         return "torch"
     name, reason = backend_report(tensor.device)
     if _choice not in ("auto", name):
-        raise RuntimeError(f'The backend "{_choice}" was asked for but cannot run: {reason}. Use atd.ops.use("auto").')
+        raise BackendError(f'The backend "{_choice}" was asked for but cannot run: {reason}. Use atd.ops.use("auto").')
     return name
 
 

@@ -76,6 +76,14 @@ def test_a_mistake_of_the_user_is_one_sentence(photos, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_backend_of_the_environment_that_does_not_exist_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATD_BACKEND", "cuda")
+    done = command("info", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("atd: error: The environment variable ATD_BACKEND is 'cuda'; expected one of auto,")
+    assert done.stderr.count("\n") == 1
+
+
 def test_an_os_error_that_names_a_file_is_one_sentence(tmp_path):
     torch.save(small("ATD").state_dict(), tmp_path / "a.pth")
     (tmp_path / "file").touch()
@@ -187,6 +195,7 @@ def test_an_event_of_a_command_reaches_stderr_and_quiet_keeps_warnings(photos, t
         "evaluate tiny --data photos --scale 3",
         "evaluate tiny --data photos --sets Set0",
         "evaluate tiny --data photos --report",
+        "evaluate tiny --data photos --backend triton --device cpu",
         "evaluate tiny --data photos -o photos/a.png",
         "evaluate identity --data photos",
         "evaluate bicubic --scale 2 --data nowhere",
@@ -206,6 +215,7 @@ def test_an_event_of_a_command_reaches_stderr_and_quiet_keeps_warnings(photos, t
 )
 def test_every_mistake_is_one_sentence_and_status_2(line, network, photos, cache, capsys, monkeypatch):
     monkeypatch.chdir(photos.parent)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     (photos.parent / "tiny").symlink_to(network)
     assert main(line.split()) == 2
     error = [text for text in capsys.readouterr().err.splitlines() if text.startswith("atd: error: ")]
