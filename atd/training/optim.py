@@ -30,18 +30,24 @@ def muon(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Muon as its author's package defines it (github.com/KellerJordan/Muon), with its Adam half.
 
     Momentum 0.95 with Nesterov, five Newton–Schulz steps with its first coefficients, convolutions flattened to
-    (out, rest), update × max(1, rows/columns)^0.5. Parameters of fewer than two dimensions, and those whose name
-    contains `first`, go to Adam, with its decoupled weight decay.
+    (out, rest) for these steps. The update of a matrix is then multiplied by max(1, rows/columns)^0.5. The package
+    takes this factor from the last two dimensions of the gradient as it is: of a convolution, the height and the width
+    of its kernel. All kernels here are square, so the factor is 1. Parameters of fewer than two dimensions, and those
+    whose name contains `first`, go to Adam, with its decoupled weight decay.
     """
     from timm.optim.muon import Muon
 
     named = list(model.named_parameters())
     hidden = [parameter for name, parameter in named if is_hidden(name, parameter)]
+    matrices = [parameter for parameter in hidden if parameter.ndim == 2]
+    convolutions = [parameter for parameter in hidden if parameter.ndim > 2]
     rest = [parameter for name, parameter in named if not is_hidden(name, parameter)]
-    # use_muon is stated for each group: timm's own choice by shape would leave depthwise kernels to Adam.
+    # use_muon is stated for each group: timm's own choice by shape would leave depthwise kernels to Adam. timm takes
+    # the factor from the flattened shape, 133:25 for a depthwise kernel: none is asked for where it must be 1.
     return Muon(
         [
-            {"params": hidden, "use_muon": True},
+            {"params": matrices, "use_muon": True, "adjust_lr_fn": "original"},
+            {"params": convolutions, "use_muon": True, "adjust_lr_fn": None},
             {"params": rest, "use_muon": False, "lr": recipe.adam_lr, "eps": 1e-10, "nesterov": False},
         ],
         lr=recipe.lr,
@@ -50,7 +56,6 @@ def muon(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         nesterov=True,
         ns_steps=5,
         ns_coefficients="original",
-        adjust_lr_fn="original",
         conv_mode="flatten",
         betas=_pair(recipe.betas),
     )
