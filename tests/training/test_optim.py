@@ -87,7 +87,10 @@ def test_muon_steps_of_every_parameter_shape_of_atd_u_are_the_rules():
     bfloat16 is not amplified and the step's size is known well.
     """
     with torch.device("meta"):
-        names = {parameter.shape: name for name, parameter in atd.create("atd_u_gray_jpeg10", embed_dim=24).named_parameters()}
+        names = {
+            parameter.shape: name
+            for name, parameter in atd.create("atd_u_gray_jpeg10", embed_dim=24).named_parameters()
+        }
     shapes = {name: shape for shape, name in names.items()}
     assert sum(len(shape) == 4 and shape[1] == 1 for shape in shapes.values()) >= 4, "depthwise kernels"
     rng = np.random.default_rng(0)
