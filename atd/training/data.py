@@ -135,11 +135,14 @@ def _sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
 class ImageSource:
     """Clean images, with LR partners for super-resolution; decoded once when all fit in `cache_gb`, else on demand.
 
+    An image smaller than a patch is continued at its bottom and right by its reflection, edge pixels included.
+
     Args:
         images: files of clean images.
         degradation: only its task and scale matter here.
         channels: 1 or 3.
-        smallest: images with a side of fewer pixels are left out (`skipped` counts them).
+        smallest: images with a side of fewer pixels are left out (`skipped` counts them), at least those of which no
+            LR pixel can be made.
         lr_images: files of LR images in the order of `images`; None: MATLAB bicubic on the fly.
         cache_gb: most memory for decoded images, in GiB.
 
@@ -160,6 +163,7 @@ class ImageSource:
         self.degradation = degradation
         self.channels = channels
         sizes = _sizes(images)
+        smallest = max(smallest, degradation.task.scale)
         keep = [i for i, size in enumerate(sizes) if min(size) >= smallest]
         self.skipped = len(images) - len(keep)
         if not keep:
@@ -183,6 +187,10 @@ class ImageSource:
         """A random clean patch of `patch·scale` pixels a side and its LR patch of `patch` (None if not SR)."""
         clean, lr = self._cache[index] if self.cached else self._load(index, whole_lr=False)
         scale = self.degradation.task.scale
+        if min(clean.shape[:2]) < patch * scale:
+            if lr is None and scale > 1:
+                lr = degrade.bicubic_downscale(clean, scale)
+            clean, lr = pad(clean, patch * scale), None if lr is None else pad(lr, patch)
         top = int(rng.integers(clean.shape[0] // scale - patch + 1))
         left = int(rng.integers(clean.shape[1] // scale - patch + 1))
         size = patch * scale
@@ -202,6 +210,15 @@ class ImageSource:
         if self.lr_images is not None:
             return clean, read_pixels(self.lr_images[index], self.channels)
         return clean, degrade.bicubic_downscale(clean, task.scale) if whole_lr else None
+
+
+def pad(image: np.ndarray, side: int) -> np.ndarray:
+    """Continue (h, w, c) at the bottom and right to at least `side` pixels by reflection, edge pixels included.
+
+    What OpenCV calls BORDER_REFLECT: dcba|abcd|dcba.
+    """
+    height, width = image.shape[:2]
+    return np.pad(image, ((0, max(side - height, 0)), (0, max(side - width, 0)), (0, 0)), mode="symmetric")
 
 
 def open_source(
@@ -233,9 +250,9 @@ def open_source(
                 say(f"no folder {lr_folder}: LR images are made from the HR images by MATLAB's bicubic reduction")
     if partners and len(partners) != len(images):
         raise RecipeError(f"some of the LR folders {', '.join(recipe.lr_images)} are missing under {folder}")
-    smallest = max(recipe.patch) * scale
+    smallest = max(recipe.patch) * scale if recipe.small_images == "skip" else 0
     source = ImageSource(images, degradation, channels, smallest, partners or None, recipe.cache_gb)
-    left_out = f", {source.skipped} smaller than {smallest} pixels left out" if source.skipped else ""
+    left_out = f", {source.skipped} smaller than {max(smallest, scale)} pixels left out" if source.skipped else ""
     say(f"{len(source)} training images, {'in memory' if source.cached else 'read on demand'}{left_out}")
     return source
 

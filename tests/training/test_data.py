@@ -1,5 +1,7 @@
 """Training pairs: what a sample is, where it comes from, and what is said about bad folders."""
 
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,73 @@ def test_sr_samples_are_aligned_crops_of_the_matlab_reduction(folder, cache_gb):
         assert len(matches) == 1
         seen.update(matches)
     assert seen == set(range(8))
+
+
+def reflected(image: np.ndarray, side: int) -> np.ndarray:
+    """dcba|abcd|dcba at the bottom and right, by the index of every pixel; nothing where the side is long enough."""
+
+    def indices(length):
+        positions = np.arange(max(length, side)) % (2 * length)
+        return np.where(positions < length, positions, 2 * length - 1 - positions)
+
+    return image[indices(image.shape[0])][:, indices(image.shape[1])]
+
+
+@pytest.mark.parametrize("cache_gb", [1.0, 0.0])
+def test_images_smaller_than_the_patch_are_reflected_not_left_out(tmp_path, cache_gb):
+    """All patches of one narrow and one tiny image; the latter is reflected more than once."""
+    rng = np.random.default_rng(1)
+    pixels = [rng.integers(0, 256, size, dtype=np.uint8) for size in ((20, 50, 3), (6, 9, 3))]
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    images = ImageSource(data.find_images(tmp_path), Degradation(make_task("jpeg")), 3, 0, cache_gb=cache_gb)
+    assert (len(images), images.skipped) == (2, 0)
+    for patch in (16, 24, 32):  # the patch of the stage in force, not the largest
+        for index, image in enumerate(pixels):
+            whole = reflected(image, patch)
+            for _ in range(4):
+                target, lr = images.crop(index, rng, patch)
+                assert lr is None
+                lefts = range(whole.shape[1] - patch + 1)
+                tops = range(whole.shape[0] - patch + 1)
+                assert any(np.array_equal(whole[y : y + patch, x : x + patch], target) for y in tops for x in lefts)
+
+
+@pytest.mark.parametrize("cache_gb", [1.0, 0.0])
+@pytest.mark.parametrize("given", [True, False])
+def test_small_super_resolution_pairs_are_reflected_each_by_itself(tmp_path, cache_gb, given):
+    rng = np.random.default_rng(2)
+    clean = rng.integers(0, 256, (26, 22, 3), dtype=np.uint8)
+    lr = degrade.bicubic_downscale(degrade.crop_to_multiple(clean, 4), 4)
+    lr = 255 - lr if given else lr
+    (tmp_path / "hr").mkdir()
+    Image.fromarray(clean).save(tmp_path / "hr" / "a.png")
+    Image.fromarray(lr).save(tmp_path / "a.png")
+    partners = [tmp_path / "a.png"] if given else None
+    images = ImageSource(
+        data.find_images(tmp_path / "hr"), Degradation(SuperResolution(4)), 3, 0, partners, cache_gb=cache_gb
+    )
+    target, small = images.crop(0, rng, 8)
+    assert small is not None
+    assert np.array_equal(target, reflected(clean[:24, :20], 32))
+    assert np.array_equal(small, reflected(lr, 8))
+
+
+@pytest.mark.parametrize(
+    ("task", "scale", "patch", "checksum"),
+    [("sr", 4, 8, 2096736667), ("sr", 3, 10, 4001829997), ("denoise", 1, 32, 694814715)],
+)
+def test_samples_of_large_images_are_what_they_were_before_small_ones_were_padded(folder, task, scale, patch, checksum):
+    """Checksums of samples that the code before that change drew."""
+    (folder / "4.png").unlink()
+    levels = (10, 50) if task == "denoise" else (0, 0)
+    images = ImageSource(data.find_images(folder), Degradation(make_task(task, scale=scale), levels), 3, 0)
+    samples = Patches(images, patch, seed=3)
+    total = 0
+    for number in range(12):
+        for tensor in samples[number]:
+            total = zlib.crc32((tensor * 255).round().to(torch.int16).numpy().tobytes(), total)
+    assert total == checksum
 
 
 def test_cached_and_uncached_images_give_the_same_samples(folder):

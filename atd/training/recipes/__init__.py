@@ -59,6 +59,7 @@ class Recipe:
     # Data
     images: tuple[str, ...] = (".",)  # folders of clean images under --data, searched with their subfolders
     lr_images: tuple[str, ...] = ()  # folders of their LR partners, as many; {scale} is filled in; made when absent
+    small_images: str = "pad"  # pad | skip: images smaller than the (largest) patch are reflected, or left out
     validation: tuple[str, ...] = ()  # names of test sets, looked for as `atd evaluate` does
     validation_level: float = 0.0  # sigma or quality of the validation; 0: the (first) one of the training
     sigma: tuple[float, ...] = ()  # noise level on the 0–255 scale, or the two ends of a range (blind training)
@@ -191,6 +192,7 @@ class Recipe:
 _KINDS = typing.get_type_hints(Recipe)
 _CHOICES = {
     "optimiser": ("adamw", "muon"),
+    "small_images": ("pad", "skip"),
     "schedule": ("multistep", "cosine"),
     "loss": ("l1", "charbonnier"),
     "amp": ("none", "bf16", "fp16"),
