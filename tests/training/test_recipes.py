@@ -38,6 +38,41 @@ PUBLISHED = {
     },
 }  # fmt: skip
 
+# The trainings of CVPR 2024: id: (model, patch, iterations, lr, milestones, warm-up, start, data)
+FOUR_HALVINGS = [150_000, 200_000, 225_000, 240_000]
+CVPR = {
+    "cvpr_000": ("atd_cvpr_sr_x2", 64, 300_000, 2e-4, [250_000], 10_000, "", "DF2K"),
+    "cvpr_001": ("atd_cvpr_sr_x2", 96, 250_000, 2e-4, FOUR_HALVINGS, 10_000, "cvpr_000", "DF2K"),
+    "cvpr_002": ("atd_cvpr_sr_x3", 96, 250_000, 2e-4, FOUR_HALVINGS, 10_000, "cvpr_001", "DF2K"),
+    "cvpr_003": ("atd_cvpr_sr_x4", 96, 250_000, 2e-4, FOUR_HALVINGS, 10_000, "cvpr_001", "DF2K"),
+    "cvpr_101": ("atd_cvpr_light_sr_x2", 64, 500_000, 5e-4, [250_000, 400_000, 450_000, 475_000, 490_000], 20_000, "",
+                 "DIV2K"),
+    "cvpr_102": ("atd_cvpr_light_sr_x3", 64, 250_000, 2e-4, FOUR_HALVINGS, 10_000, "cvpr_101", "DIV2K"),
+    "cvpr_103": ("atd_cvpr_light_sr_x4", 64, 250_000, 2e-4, FOUR_HALVINGS, 10_000, "cvpr_101", "DIV2K"),
+}  # fmt: skip
+
+
+def test_the_24_published_trainings_are_recipes():
+    assert {name for name in recipes.names() if name[-3:].isdigit()} == {*PUBLISHED, *CVPR}
+    assert len({*PUBLISHED, *CVPR}) == 24
+
+
+@pytest.mark.parametrize("id", CVPR)
+def test_recipes_of_cvpr_2024_are_the_authors(id):
+    recipe = recipes.get(id)
+    model, patch, iterations, lr, milestones, warmup, start, images = CVPR[id]
+    expected = {
+        "model": model, "patch": (patch,), "batch": (32,), "iterations": (iterations,), "lr": lr,
+        "milestones": tuple(milestones), "warmup": warmup, "finetune_from": start, "optimiser": "adamw",
+        "betas": (0.9, 0.9), "weight_decay": 0, "schedule": "multistep", "loss": "l1", "ema": 0.999, "seed": 0,
+        "mixup": 0, "clip": 0, "validate_every": 20_000, "amp": "none",
+        "images": (f"{images}/{images}_train_HR",), "lr_images": (f"{images}/{images}_train_LR_bicubic/X{{scale}}",),
+        "validation": ("Set5", "Set14", "B100", "Urban100", "Manga109"), "small_images": "pad",
+        "activation_checkpointing": images == "DF2K",
+    }  # fmt: skip
+    assert {key: getattr(recipe, key) for key in expected} == expected
+    assert recipe.task is SuperResolution
+
 
 @pytest.mark.parametrize("id", PUBLISHED)
 def test_published_recipes_are_the_papers(id):
@@ -181,7 +216,7 @@ def test_level_of_the_validation():
 def test_command_line_lists_and_shows(capsys):
     assert main(["train", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in lines} >= set(PUBLISHED)
+    assert {line.split()[0] for line in lines} >= {*PUBLISHED, *CVPR}
     assert main(["train", "--show", "103", "batch=8"]) == 0
     shown = capsys.readouterr().out
     assert 'model = "atd_light_sr_x4"' in shown

@@ -1,6 +1,7 @@
 """Training recipes as data: one TOML file each, read into a `Recipe`.
 
-The files `000` … `404` are the seventeen published trainings; the others are sized for one machine.
+The files `000` … `404` are the seventeen published trainings of TPAMI 2026, `cvpr_000` … `cvpr_103` the seven of
+CVPR 2024; the others are sized for one machine.
 `--show ID` prints a recipe with every key; any key can be overridden on the command line as `key=value`.
 """
 
