@@ -17,7 +17,7 @@ from atd.errors import InputError
 from atd.images import SUFFIXES, ImageData, ImageHeader, open_image, write_image
 from atd.restoration.api import restore_image
 from atd.restoration.options import FileOptions, RestoreOptions
-from atd.restoration.plan import FilePlan, part_of, plan_file
+from atd.restoration.plan import FilePlan, is_unfinished, part_of, plan_file
 from atd.restoration.progress import Callback
 from atd.restoration.streaming import stream_file
 
@@ -227,9 +227,10 @@ def _prepare(job: Job, files: FileOptions, scale: int, options: RestoreOptions, 
         job = job.decided(image.header)
         if job.target.exists() and not overwrite:
             return _Prepared(job, None)
-        part = part_of(job.target)
-        if part.exists() and not (files.resume or overwrite):
-            raise InputError(f"{part} is an unfinished result: --resume goes on with it, --overwrite begins anew")
+        if is_unfinished(job.target) and not (files.resume or overwrite):
+            raise InputError(
+                f"{part_of(job.target)} is an unfinished result: --resume goes on with it, --overwrite begins anew"
+            )
         plan = plan_file(image, job.target, scale, options.outscale, files)
         return _Prepared(job, plan, None if plan.stream else image.decode())
 

@@ -92,6 +92,12 @@ def part_of(target: Path) -> Path:
     return target.with_name(target.name + ".part")
 
 
+def is_unfinished(target: Path) -> bool:
+    """Whether rows of an unfinished streamed result lie there; a run that was killed at once leaves an empty file."""
+    part = part_of(target)
+    return part.exists() and part.stat().st_size > 0
+
+
 def output_size(height: int, width: int, scale: int, outscale: float | None) -> tuple[int, int]:
     """Height and width of the result."""
     factor = scale if outscale is None else outscale

@@ -1,8 +1,9 @@
 """Restore a file that is too large to hold: read by regions, computed in strips, written as they finish.
 
 Extra `io` (libvips). Finished rows are appended to ``<name>.part`` as raw samples; ``<name>.part.json`` says how far
-they reach and what they were made from. At the end the rows are encoded, the result renamed, and both files removed:
-nothing unfinished ever bears the final name, and a run that was killed goes on with ``resume=True``.
+they reach, what they were made from, and their checksums. While a run works on the rows, it holds them locked. At the
+end they are encoded, the result renamed, and both files removed: nothing unfinished ever bears the final name, and a
+run that was killed goes on with ``resume=True``.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ from atd.restoration.options import RestoreOptions
 from atd.restoration.plan import FilePlan, part_of
 from atd.restoration.progress import Callback, TileCounter
 from atd.restoration.runner import Position, Source, TileRunner, choose_tile, strips, tell_tiles
-from atd.system import atomic_write
+from atd.system import atomic_write, exclusive_file
 
 STRIP_BYTES = 250_000_000
 """What one strip of finished rows may take as float32, when the tile size is ours to choose."""
@@ -52,42 +54,61 @@ def stream_file(network: nn.Module, plan: FilePlan, options: RestoreOptions, cal
         InputError: the rows of the earlier run were made from another input, weights or options.
     """
     pyvips = import_vips(f"streaming {plan.source} from file to file")
-    height, width, channels = plan.header.shape
-    scale = scale_of(network)
-    journal = _Journal(plan.target, origin_of(network, plan, options))
-    position, finished = journal.open(plan.options.resume)
-    if position is None and options.tile == "auto":
-        options = replace(options, tile=_tile_for_strips(network, height, width, channels, options))
-    raw = plan.header._replace(shape=(height * scale, width * scale, channels))
+    # Before anything is made for the result: an input that cannot be opened leaves nothing behind.
     try:
         read = open_regions(plan.source, plan.header, eight_bit=plan.options.eight_bit)
+    except pyvips.Error as error:
+        raise _unusable(plan, error) from error
+    origin = origin_of(network, plan, options)
+    part = part_of(plan.target)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with exclusive_file(part) as file:
+            _stream(network, plan, options, callback, read, _Journal(plan.target, origin, file))
+    except BlockingIOError as error:
+        raise InputError(f"{part} is being written by another run: wait for it, or choose another output") from error
+    except pyvips.Error as error:
+        raise _unusable(plan, error) from error
+
+
+def _stream(
+    network: nn.Module,
+    plan: FilePlan,
+    options: RestoreOptions,
+    callback: Callback | None,
+    read: Callable[[int, int, int, int], Tensor],
+    journal: _Journal,
+) -> None:
+    """Compute the rows that are missing, and encode them all."""
+    height, width, channels = plan.header.shape
+    scale = scale_of(network)
+    raw = plan.header._replace(shape=(height * scale, width * scale, channels))
+    position = journal.open(plan.options.resume)
+    try:
+        if position is None and options.tile == "auto":
+            options = replace(options, tile=_tile_for_strips(network, height, width, channels, options))
         source = Source(1, height, width, lambda top, bottom, left, right: read(top, bottom, left, right)[None])
-        with journal.part.open("r+b") as part:
-            for strip in strips(network, source, options, TileCounter(callback), position):
-                bottom = strip.top + strip.rows.shape[-2]
-                # The first strip after resuming was finished before, except for what the next one needs of it.
-                if bottom > finished:
-                    _write_rows(part, strip.rows[0], strip.top, raw.dtype)
-                    finished = bottom
-                    journal.record(part, finished, strip.position)
-                del strip
+        for strip in strips(network, source, options, TileCounter(callback), position):
+            # The first strip after resuming was finished before, except for what the next one needs of it.
+            if strip.top + strip.rows.shape[-2] > journal.finished:
+                journal.write(_samples(strip.rows[0], raw.dtype), strip.top, strip.position)
+            del strip
         with atomic_write(plan.target) as temporary:
             assert plan.metadata is not None
             encode_raw(journal.part, raw, temporary, plan.result.shape[:2], plan.metadata, plan.format_name)
             if plan.format_name == "TIFF" and plan.metadata.exif:
                 add_exif_to_tiff(temporary, plan.metadata.exif)
-    except (ImageError, pyvips.Error) as error:
+    except BaseException as error:
         # A broken input stays broken: rows of it are no good to anyone.
-        journal.remove()
-        if isinstance(error, ImageError):
-            raise
-        reason = " ".join(str(error).split())
-        raise ImageError(f"{plan.source} cannot be decoded or {plan.target} not encoded ({reason})") from error
-    except BaseException:
-        if not finished:
+        if not journal.finished or isinstance(error, ImageError | import_vips("streaming").Error):
             journal.remove()
         raise
     journal.remove()
+
+
+def _unusable(plan: FilePlan, error: Exception) -> ImageError:
+    reason = " ".join(str(error).split())
+    return ImageError(f"{plan.source} cannot be decoded or {plan.target} not encoded ({reason})")
 
 
 def origin_of(network: nn.Module, plan: FilePlan, options: RestoreOptions) -> Origin:
@@ -114,46 +135,112 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+class _Piece(NamedTuple):
+    """Finished rows that were written at once."""
+
+    top: int
+    bottom: int
+    digest: str
+
+
 class _Journal:
-    """``<name>.part`` and ``<name>.part.json``: what is finished, and from what."""
+    """``<name>.part`` and ``<name>.part.json``: what is finished, and from what.
 
-    def __init__(self, target: Path, origin: Origin) -> None:
+    Attributes:
+        finished: rows from the top that need no more work.
+    """
+
+    def __init__(self, target: Path, origin: Origin, file: BinaryIO) -> None:
+        """Keep the rows in `file`, which is the ``.part`` of `target` and locked."""
         self.part = part_of(target)
-        self.file = self.part.with_name(self.part.name + ".json")
+        self.record = self.part.with_name(self.part.name + ".json")
         self.origin = origin
+        self.file = file
+        self.pieces: list[_Piece] = []
+        self.row_bytes = 0
 
-    def open(self, resume: bool) -> tuple[Position | None, int]:
-        """The last finished position and the number of finished rows; begins anew where there is nothing to resume."""
-        if resume and self.part.exists() and self.file.exists():
-            try:
-                state = json.loads(self.file.read_text())
-                origin = Origin(**state["origin"])
-                position, finished = Position(**state["position"]), int(state["finished"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{self.file} cannot be read: delete it and {self.part.name} to begin anew") from error
-            for field in ("input", "weights", "plan"):
-                if getattr(origin, field) != getattr(self.origin, field):
-                    other = {"input": "another input", "weights": "other weights", "plan": "other settings"}[field]
-                    raise InputError(
-                        f"{self.part} was made from {other}: give the same again, or begin anew without resuming"
-                    )
-            return position, finished
-        self.part.parent.mkdir(parents=True, exist_ok=True)
-        self.file.unlink(missing_ok=True)
-        self.part.write_bytes(b"")
-        return None, 0
+    @property
+    def finished(self) -> int:
+        return self.pieces[-1].bottom if self.pieces else 0
 
-    def record(self, part: BinaryIO, finished: int, position: Position) -> None:
-        """Say that rows are finished, once they are on the disk."""
-        part.flush()
-        os.fsync(part.fileno())
-        state = {"origin": asdict(self.origin), "position": asdict(position), "finished": finished}
-        with atomic_write(self.file) as temporary:
+    def open(self, resume: bool) -> Position | None:
+        """The last finished position, of rows that are as they were written; begins anew where there are none.
+
+        Raises:
+            InputError: the rows were made from something else, or are damaged.
+        """
+        if not (resume and self.record.exists()):
+            self.record.unlink(missing_ok=True)
+            self.file.truncate(0)
+            return None
+        try:
+            state = json.loads(self.record.read_text())
+            origin, position = Origin(**state["origin"]), Position(**state["position"])
+            self.pieces = [_Piece(*piece) for piece in state["pieces"]]
+            self.row_bytes = int(state["row_bytes"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.record} cannot be read: delete it and {self.part.name} to begin anew") from error
+        for field in ("input", "weights", "plan"):
+            if getattr(origin, field) != getattr(self.origin, field):
+                other = {"input": "another input", "weights": "other weights", "plan": "other settings"}[field]
+                raise InputError(
+                    f"{self.part} was made from {other}: give the same again, or begin anew without resuming"
+                )
+        expected = 0
+        for piece in self.pieces:
+            if piece.top != expected or piece.digest != self._digest(piece.top, piece.bottom):
+                raise InputError(
+                    f"{self.part} is damaged: rows {piece.top} to {piece.bottom} are not those that were written; "
+                    f"begin anew without resuming"
+                )
+            expected = piece.bottom
+        return position
+
+    def write(self, samples: Iterator[np.ndarray], top: int, position: Position) -> None:
+        """Put (rows, w, c) samples at row `top`, and say that they are finished once they are on the disk."""
+        pieces = [piece for piece in self.pieces if piece.bottom <= top]
+        straddling = self.pieces[len(pieces)] if len(pieces) < len(self.pieces) else None
+        if straddling is not None and straddling.top < top:
+            # A run that goes on with smaller tiles computes the last rows anew.
+            pieces.append(_Piece(straddling.top, top, self._digest(straddling.top, top)))
+        digest, bottom = hashlib.sha256(), top
+        for rows in samples:
+            self.row_bytes = rows[0].nbytes
+            if bottom == top:
+                self.file.seek(top * self.row_bytes)
+            data = rows.tobytes()
+            digest.update(data)
+            self.file.write(data)
+            bottom += len(rows)
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.pieces = [*pieces, _Piece(top, bottom, digest.hexdigest())]
+        state = {
+            "origin": asdict(self.origin),
+            "position": asdict(position),
+            "finished": self.finished,
+            "row_bytes": self.row_bytes,
+            "pieces": self.pieces,
+        }
+        with atomic_write(self.record) as temporary:
             temporary.write_text(json.dumps(state, indent=1))
 
     def remove(self) -> None:
+        if os.name == "nt":
+            # Open files cannot be deleted there, and there is no lock to keep.
+            self.file.close()
         self.part.unlink(missing_ok=True)
-        self.file.unlink(missing_ok=True)
+        self.record.unlink(missing_ok=True)
+
+    def _digest(self, top: int, bottom: int) -> str:
+        """SHA-256 of the rows from `top` to `bottom` as they lie in the file."""
+        digest = hashlib.sha256()
+        self.file.seek(top * self.row_bytes)
+        left = (bottom - top) * self.row_bytes
+        while left > 0 and (data := self.file.read(min(left, 1 << 20))):
+            digest.update(data)
+            left -= len(data)
+        return digest.hexdigest()
 
 
 def _tile_for_strips(network: nn.Module, height: int, width: int, channels: int, options: RestoreOptions) -> int:
@@ -166,9 +253,7 @@ def _tile_for_strips(network: nn.Module, height: int, width: int, channels: int,
     return tile
 
 
-def _write_rows(part: BinaryIO, rows: Tensor, top: int, dtype: np.dtype) -> None:
-    """Round (c, rows, w) float32 to samples at row `top` of the file, a few rows at a time."""
-    channels, count, width = rows.shape
-    part.seek(top * width * channels * dtype.itemsize)
-    for first in range(0, count, 64):
-        part.write(tensor_to_samples(rows[:, first : first + 64].clamp(0, 1), dtype).tobytes())
+def _samples(rows: Tensor, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """Round (c, rows, w) float32 to (rows, w, c) samples, a few rows at a time."""
+    for first in range(0, rows.shape[1], 64):
+        yield tensor_to_samples(rows[:, first : first + 64].clamp(0, 1), dtype)

@@ -3,6 +3,15 @@
 from atd.system.devices import default_device
 from atd.system.extras import import_extra, install_hint, missing_extra
 from atd.system.files import atomic_write
+from atd.system.locks import exclusive_file
 from atd.system.warnings import warn_caller
 
-__all__ = ["atomic_write", "default_device", "import_extra", "install_hint", "missing_extra", "warn_caller"]
+__all__ = [
+    "atomic_write",
+    "default_device",
+    "exclusive_file",
+    "import_extra",
+    "install_hint",
+    "missing_extra",
+    "warn_caller",
+]
