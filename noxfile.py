@@ -20,6 +20,9 @@ nox.options.default_venv_backend = "venv"
 RELEASES = {"2.7.0": "0.22.0", "2.9.1": "0.24.1", "2.11.0": "0.26.0", "2.14.1": "0.29.1", "2.15.0": "0.29.2"}
 NEWEST = list(RELEASES)[-1]
 
+# Triton's interpreter, in which the kernels are tested, runs with NumPy 2.4 from the triton of torch 2.12 on.
+OLDER_NUMPY = {"2.7.0": "numpy<2.4", "2.9.1": "numpy<2.4", "2.11.0": "numpy<2.4"}
+
 # A machine may have a global pip constraint, which would keep pip from the newest release.
 WITHOUT_PIP_CONFIGURATION = {"PIP_CONFIG_FILE": os.devnull}
 
@@ -36,6 +39,7 @@ def requirements(extra: str, *packages: str) -> list[str]:
 def tests(session: nox.Session, torch: str) -> None:
     """The whole suite on one release of torch."""
     pins = [f"torch=={torch}", f"torchvision=={RELEASES[torch]}"]
+    pins += [OLDER_NUMPY[torch]] if torch in OLDER_NUMPY else []
     try:
         session.install(*pins, "-e", ".[test]", env=WITHOUT_PIP_CONFIGURATION if torch == NEWEST else {})
         session.run("python", "-c", "import sys, torch; print('Python', sys.version, 'torch', torch.__version__)")

@@ -46,8 +46,13 @@ def _reference(hidden, grid, weight, bias, features, category) -> Tensor:
         chosen = torch.gather(features, 1, category[:, :, None].expand(-1, -1, features.shape[-1]))
         y = torch.cat([y, chosen.to(y.dtype)], dim=-1)
     image = rearrange(y, "b (h w) c -> b c h w", h=grid[0]).contiguous()
-    image = F.gelu(F.conv2d(image, weight, bias, padding=weight.shape[-1] // 2, groups=image.shape[1]))
+    image = F.gelu(F.conv2d(image, weight, bias, padding=_margin(weight), groups=image.shape[1]))
     return y + rearrange(image, "b c h w -> b (h w) c")
+
+
+def _margin(weight: Tensor) -> int:
+    """Pixels that a k×k kernel reaches to each side; a plain number also while torch.jit traces."""
+    return int(weight.shape[-1]) // 2
 
 
 def _channels_last(hidden, grid, weight, bias, features, category) -> Tensor:
@@ -57,13 +62,13 @@ def _channels_last(hidden, grid, weight, bias, features, category) -> Tensor:
         y = torch.cat([y, gather_rows(features, category).to(y.dtype)], dim=-1)
     batch, tokens, channels = y.shape
     image = y.view(batch, *grid, channels).permute(0, 3, 1, 2)
-    image = F.conv2d(image, weight, bias, padding=weight.shape[-1] // 2, groups=channels)
+    image = F.conv2d(image, weight, bias, padding=_margin(weight), groups=channels)
     return y + F.gelu(image.permute(0, 2, 3, 1).reshape(batch, tokens, channels))
 
 
 def _in_lines(hidden, grid, weight, bias, features, category) -> Tensor:
     batch, tokens, narrow = hidden.shape
-    channels, margin = len(weight), weight.shape[-1] // 2
+    channels, margin = len(weight), _margin(weight)
     given = narrow + (0 if features is None else features.shape[-1])
     if given != channels:
         raise ValueError(f"the hidden and category channels are {given}, those of the convolution {channels}")

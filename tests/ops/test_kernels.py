@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,16 @@ def run_python(*arguments, **environment):
     return done.stdout
 
 
+def release(package: str) -> tuple[int, ...]:
+    """Major and minor version of an installed package."""
+    return tuple(int(number) for number in version(package).split(".")[:2])
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(
+    release("triton") < (3, 7) and release("numpy") >= (2, 4),
+    reason="Triton's interpreter of this version cannot run with this NumPy",
+)
 def test_kernels_in_the_interpreter():
     """``TRITON_INTERPRET`` counts at the first import of triton, hence the process of its own."""
     file = str(HERE / "interpreted_kernels.py")

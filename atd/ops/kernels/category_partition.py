@@ -26,7 +26,8 @@ def _count(category, counts, tokens, categories, blocks, BLOCK: tl.constexpr, BI
     kind = tl.load(category + batch * tokens + places, mask=places < tokens, other=categories).to(tl.int32)
     bins = tl.arange(0, BINS)
     address = counts + (batch * categories + bins) * blocks + block
-    tl.store(address, tl.histogram(kind, BINS), mask=bins < categories)
+    # Through int64 and back: older interpreters of Triton (3.3, 3.5) call 64-bit counts int32 and store them so.
+    tl.store(address, tl.histogram(kind, BINS).to(tl.int64).to(tl.int32), mask=bins < categories)
 
 
 @triton.jit
