@@ -11,8 +11,10 @@ import torch
 from small_networks import FAMILIES, image, small
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import atd.errors
 from atd import ops
 from atd.ops.backend import resolve
+from atd.ops.native import library
 
 ABLE, REASON = ops.can_use_native()
 pytestmark = pytest.mark.skipif(not ABLE, reason=f"no compiled kernels: {REASON}")
@@ -202,6 +204,17 @@ def test_tensors_that_do_not_fit_are_refused():
         ops.category_feedforward(draw(1, 12, 16), (3, 4), draw(18, 1, 3, 3), None, draw(1, 5, 4), order[:, :12] % 5)
 
 
+def test_memory_that_is_not_there_is_an_error():
+    """More working memory than an address space holds: refused before a thread starts, and the process goes on."""
+    a, category = torch.zeros(16), torch.zeros(16, dtype=torch.int64)
+    with pytest.raises(MemoryError, match="atd_dictionary_attention found no memory"):
+        library.call("atd_dictionary_attention", a, a, a, a, category, 1, 2**50, 1, 16, 1, 16)
+    with pytest.raises(MemoryError, match="atd_grouped_attention found no memory"):
+        library.call("atd_grouped_attention", a, category, 1, 2**30, 1, 2**20, 1.0, None, a, 1)
+    order = torch.arange(16)[None]
+    assert ops.category_attention(draw(1, 16, 48), order, order, 16, 1, 1.0).isfinite().all()
+
+
 def test_the_result_does_not_depend_on_the_number_of_threads():
     before, outputs = torch.get_num_threads(), []
     for threads in (1, 2, 5):
@@ -239,7 +252,7 @@ def test_what_the_kernels_cannot_do_is_left_to_torch():
     with ops.use("auto"):
         assert resolve(x) == "native"
         assert resolve(torch.zeros(1, device="meta")) == "torch"
-    with pytest.raises(RuntimeError, match=r'"native".*meta.*use\("auto"\)'):
+    with pytest.raises(atd.errors.BackendError, match=r'"native".*meta.*use\("auto"\)'):
         resolve(torch.zeros(1, device="meta"))
     with torch.enable_grad():
         qkv = draw(1, 16, 48).double().requires_grad_()
@@ -305,7 +318,7 @@ def test_process_without_a_compiler_takes_the_torch_path(tmp_path, compiler):
     assert said.endswith("torch.Size([1, 3, 64, 64])")
     code, _, errors = run(_FORWARD, CXX=compiler, XDG_CACHE_HOME=str(tmp_path), ATD_BACKEND="native")
     assert code != 0
-    assert 'RuntimeError: The backend "native" was asked for but cannot run' in errors
+    assert 'BackendError: The backend "native" was asked for but cannot run' in errors
 
 
 @pytest.mark.slow

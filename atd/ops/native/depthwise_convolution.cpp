@@ -69,12 +69,13 @@ void filter_lines(const Image& in, const float* weight, const float* bias, float
 // input (lines + side - 1, width, channels): the lines asked for with side/2 more above and below; zero beyond an
 // image's edge. weight (side, side, channels). bias (channels) or null. output (lines, width, channels).
 // channels >= 16; side is 3, 5 or 7.
-extern "C" void atd_depthwise_convolution(const float* input, const float* weight, const float* bias, float* output,
-                                         int64_t lines, int64_t width, int64_t channels, int64_t side, int threads) {
+extern "C" int atd_depthwise_convolution(const float* input, const float* weight, const float* bias, float* output,
+                                        int64_t lines, int64_t width, int64_t channels, int64_t side, int threads) {
     const Image image{input, width, channels};
     switch (side) {
-        case 3: return filter_lines<3>(image, weight, bias, output, lines, threads);
-        case 5: return filter_lines<5>(image, weight, bias, output, lines, threads);
-        case 7: return filter_lines<7>(image, weight, bias, output, lines, threads);
+        case 3: filter_lines<3>(image, weight, bias, output, lines, threads); break;
+        case 5: filter_lines<5>(image, weight, bias, output, lines, threads); break;
+        case 7: filter_lines<7>(image, weight, bias, output, lines, threads); break;
     }
+    return DONE;
 }

@@ -38,14 +38,16 @@ ATD_INLINE float first_largest(const float* logits, int64_t count, int64_t* plac
 
 // query (n, rank), not normalised. key (rank, stride): normalised, times the factors of the logits, transposed.
 // value (entries, columns), columns a multiple of 16. output (n, channels), channels <= columns. category (n).
-extern "C" void atd_dictionary_attention(const float* query, const float* key, const float* value, float* output,
-                                         int64_t* category, int64_t tokens, int64_t rank, int64_t entries,
-                                         int64_t stride, int64_t channels, int64_t columns, int threads) {
+extern "C" int atd_dictionary_attention(const float* query, const float* key, const float* value, float* output,
+                                        int64_t* category, int64_t tokens, int64_t rank, int64_t entries,
+                                        int64_t stride, int64_t channels, int64_t columns, int threads) {
     const int64_t blocks = (tokens + BLOCK_ROWS - 1) / BLOCK_ROWS;
     const int64_t map = round_up(entries);
+    const Scratch scratch(BLOCK_ROWS * (map + columns + rank), threads);
+    if (!scratch.memory) return NO_MEMORY;
 #pragma omp parallel num_threads(threads)
     {
-        float* logits = allocate(BLOCK_ROWS * (map + columns + rank));
+        float* logits = scratch.of_thread();
         float* attended = logits + BLOCK_ROWS * map;
         float* unit = attended + BLOCK_ROWS * columns;
 #pragma omp for schedule(static)
@@ -71,6 +73,6 @@ extern "C" void atd_dictionary_attention(const float* query, const float* key, c
                 for (int64_t c = 0; c < channels; c++)
                     output[(first + r) * channels + c] = attended[r * columns + c] * factor[r];
         }
-        free(logits);
     }
+    return DONE;
 }

@@ -70,14 +70,15 @@ ATD_INLINE float add_bias(float* logits, const float* bias, int64_t size) {
 // rows (n, 3·heads·width): channels (q | k | v), heads inside each. index (groups·size): the rows of each group.
 // bias (heads, size, size) or null. output (n, heads·width): a row's result is written to the row's own place, for the
 // first `kept` places of the index.
-extern "C" void atd_grouped_attention(const float* rows, const int64_t* index, int64_t groups, int64_t size,
-                                      int64_t heads, int64_t width, float scale, const float* bias, float* output,
-                                      int64_t kept, int threads) {
+extern "C" int atd_grouped_attention(const float* rows, const int64_t* index, int64_t groups, int64_t size,
+                                     int64_t heads, int64_t width, float scale, const float* bias, float* output,
+                                     int64_t kept, int threads) {
     const int64_t channels = heads * width, row = 3 * channels;
+    const Scratch scratch(Head::floats(size, width), threads);
+    if (!scratch.memory) return NO_MEMORY;
 #pragma omp parallel num_threads(threads)
     {
-        float* memory = allocate(Head::floats(size, width));
-        Head head(memory, size, width);
+        Head head(scratch.of_thread(), size, width);
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < groups * heads; task++) {
             const int64_t group = task / heads, offset = task % heads * width;
@@ -107,6 +108,6 @@ extern "C" void atd_grouped_attention(const float* rows, const int64_t* index, i
                 }
             }
         }
-        free(memory);
     }
+    return DONE;
 }

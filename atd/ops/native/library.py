@@ -22,6 +22,8 @@ from pathlib import Path
 
 import torch
 
+from atd.errors import BackendError, NotEnoughMemoryError
+
 _SOURCES = Path(__file__).parent
 _FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fopenmp", "-fPIC", "-shared")
 # The processor's instructions as torch names them: what torch may use, which an environment variable can lower, is
@@ -31,6 +33,7 @@ _INSTRUCTIONS = {
     "AVX2": ("-mavx2", "-mfma"),
 }
 _COMPILE_SECONDS = 120
+_NO_MEMORY = 1  # as in vector.h
 
 _POINTER, _INT64, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
 _SIGNATURES = {
@@ -57,7 +60,8 @@ def call(name: str, *arguments: torch.Tensor | int | float | None) -> None:
         arguments: in its order; tensors are contiguous, on the CPU, float32 or int64.
 
     Raises:
-        RuntimeError: the kernels cannot run here; see :func:`can_use_native`.
+        BackendError: the kernels cannot run here; see :func:`can_use_native`.
+        NotEnoughMemoryError: there is no memory for the rows that the threads work on.
         TypeError: a tensor is not of the kind that they read.
     """
     for value in arguments:
@@ -70,9 +74,10 @@ def call(name: str, *arguments: torch.Tensor | int | float | None) -> None:
     with _lock:
         library, reason = _load()
     if library is None:
-        raise RuntimeError(f'The compiled kernels cannot run: {reason}. Use atd.ops.use("torch").')
+        raise BackendError(f'The compiled kernels cannot run: {reason}. Use atd.ops.use("torch").')
     values = [value.data_ptr() if isinstance(value, torch.Tensor) else value for value in arguments]
-    getattr(library, name)(*values, torch.get_num_threads())
+    if getattr(library, name)(*values, torch.get_num_threads()) == _NO_MEMORY:
+        raise NotEnoughMemoryError(f"{name} found no memory for its working rows; restore smaller tiles")
 
 
 @functools.cache
@@ -86,7 +91,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         library = _open(instructions)
         for name, types in _SIGNATURES.items():
             function = getattr(library, name)
-            function.argtypes, function.restype = types, None
+            function.argtypes, function.restype = types, _INT
     except (OSError, subprocess.SubprocessError, AttributeError) as error:
         return None, f"the kernels could not be compiled and loaded: {_last_line(error)}"
     return library, f"compiled for {instructions}"

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <immintrin.h>
+#include <omp.h>
 
 #include <cstdint>
 #include <cstdlib>
@@ -31,9 +32,21 @@ ATD_INLINE Vector splat(float x) { return x - Vector{}; }
 ATD_INLINE Vector maximum(Vector a, Vector b) { return a > b ? a : b; }
 
 ATD_INLINE int64_t round_up(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
-ATD_INLINE float* allocate(int64_t floats) {
-    return (float*)aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64);
-}
+// What a kernel returns.
+constexpr int DONE = 0, NO_MEMORY = 1;
+
+// Working memory of `threads` threads, each its own whole cache lines. `memory` is null where the system has none left:
+// it is asked for before the threads start, so that a kernel can give up as a whole.
+struct Scratch {
+    int64_t floats;
+    float* memory;
+
+    Scratch(int64_t floats_, int threads)
+        : floats((floats_ + 15) / 16 * 16), memory((float*)aligned_alloc(64, floats * sizeof(float) * threads)) {}
+    Scratch(const Scratch&) = delete;
+    ~Scratch() { free(memory); }
+    float* of_thread() const { return memory + floats * omp_get_thread_num(); }
+};
 
 #if defined(__AVX512F__)
 ATD_INLINE float sum_of_lanes(Vector x) { return _mm512_reduce_add_ps((__m512)x); }
