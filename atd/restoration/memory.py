@@ -14,18 +14,25 @@ from atd.restoration.network import size_multiple_of
 from atd.system import install_hint
 
 BYTES_PER_PIXEL = {
-    ("ATD", 216): (14_100, 27_700),
+    ("ATD", 216): (16_000, 27_700),
     ("ATD", 48): (2_300, 5_200),
-    ("ATDCVPR", 210): (14_100, 24_000),
+    ("ATDCVPR", 210): (16_000, 24_000),
     ("ATDCVPR", 48): (1_800, 5_700),
-    ("ATDU", 48): (3_100, 5_900),
+    ("ATDU", 48): (3_750, 5_900),
     ("ATDU", 24): (1_900, 5_950),
 }
 """Peak bytes per input pixel beyond the weights, by architecture and embed_dim: on a CPU, where blocks run piece by
 piece, and elsewhere. Both are measured by ``python -m benchmarks.memory`` in float32 on a CPU, the second with
-``--layerwise``. Both are of the torch path; half precision and the kernels, native or Triton, take less."""
-# On a CPU, what the pieces in work take whatever the size of the image.
-CPU_OVERHEAD = 20_000_000
+``--layerwise`` on the torch path; half precision and the Triton kernels take less.
+
+With `CPU_OVERHEAD` the first is an upper bound of the rise of the resident set: with torch 2.14.1, for 1, 2 and 4
+threads of the native kernels and of the torch path, for ATD, ATD-light, CVPR ATD-light, ATD-U and its tiny form (two
+layers a block) at sides of 96 to 384, it was 1.07 to 1.65 times the rise measured from 256² on, and more below. CVPR
+ATD at full width was not measured so; it has the figure of ATD."""
+# On a CPU, what is taken whatever the size of the image: the pieces in work, some megabytes for each thread, and freed
+# memory that the C library keeps. Its malloc holds back up to 64 MB, which depends on the order of allocations and,
+# with more than one thread, differs by 50 MB between runs of one program.
+CPU_OVERHEAD = 56_000_000
 # For a network that is none of ours, where nothing is known: twice the largest.
 UNKNOWN_BYTES_PER_PIXEL = 60_000
 # Part of the free memory that a plan may count on; the rest is for allocator slack and other programs.

@@ -17,16 +17,27 @@ from atd.restoration import memory
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
+slow = pytest.mark.slow
 
-@pytest.mark.slow
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measuring the resident set needs Linux")
 @pytest.mark.parametrize("backend", ["torch", "auto"])
-def test_a_process_takes_no_more_than_the_estimate_and_at_least_two_thirds(backend):
-    command = [sys.executable, "-m", "benchmarks.memory", "--one", "atd_light_sr_x4", "256"]
-    environment = {**os.environ, "ATD_BACKEND": backend}
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("atd_u_tiny_color_dn", 192),
+        pytest.param("atd_light_sr_x4", 256, marks=slow),
+        pytest.param("atd_cvpr_light_sr_x4", 256, marks=slow),
+    ],
+)
+def test_a_process_takes_no_more_than_the_estimate(name, side, backend):
+    """What a user relies on, in a process of its own. Two threads leave malloc more to keep."""
+    command = [sys.executable, "-m", "benchmarks.memory", "--one", name, str(side)]
+    environment = {**os.environ, "ATD_BACKEND": backend, "OMP_NUM_THREADS": "2"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     peak, estimate = (int(value) for value in done.stdout.split()[-2:])
-    assert 2 / 3 * estimate <= peak <= estimate
+    assert peak <= estimate
+    assert estimate < 2.5 * peak, "an estimate far too high cuts images into tiles that would fit whole"
 
 
 @pytest.fixture
@@ -44,7 +55,8 @@ def test_untiled_when_it_fits_else_the_largest_tile_that_does(light, monkeypatch
     # Two tiles at a time take twice as much; a narrow image leaves room for longer ones.
     assert memory.largest_tile(light, 2000, 2000, device=CPU, batch_size=2) == 352
     assert memory.largest_tile(light, 128, 4000, device=CPU) == 2048
-    assert memory.largest_tile(light, 2000, 2000, device=CPU, reserve=whole // 2) == 352
+    # Half of it less what every call takes: 119 thousand pixels.
+    assert memory.largest_tile(light, 2000, 2000, device=CPU, reserve=whole // 2) == 336
     monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
     assert memory.largest_tile(light, 2000, 2000, device=CPU) == light.size_multiple
     monkeypatch.setattr(memory, "free_bytes", lambda device: None)
