@@ -6,7 +6,6 @@ import math
 from typing import Any, NamedTuple, cast
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from atd import ops
@@ -19,12 +18,12 @@ Grid = tuple[int, int]
 
 def to_tokens(image: Tensor) -> Tensor:
     """(b, C, h, w) to (b, h·w, C), row by row."""
-    return rearrange(image, "b c h w -> b (h w) c")
+    return image.flatten(2).transpose(1, 2)
 
 
 def to_image(tokens: Tensor, grid: Grid) -> Tensor:
     """(b, h·w, C) to (b, C, h, w); the inverse of `to_tokens`."""
-    return rearrange(tokens, "b (h w) c -> b c h w", h=grid[0], w=grid[1])
+    return tokens.transpose(1, 2).unflatten(2, grid)
 
 
 class PositionIndexState(nn.Module):

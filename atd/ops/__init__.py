@@ -6,6 +6,7 @@ from atd.ops.category_feedforward import category_feedforward
 from atd.ops.category_partition import category_partition
 from atd.ops.dictionary_attention import dictionary_attention
 from atd.ops.dictionary_refinement import dictionary_refinement
+from atd.ops.geometry import clear_caches
 from atd.ops.native.library import can_use_native
 from atd.ops.window_attention import window_attention
 
@@ -16,6 +17,7 @@ __all__ = [
     "category_attention",
     "category_feedforward",
     "category_partition",
+    "clear_caches",
     "dictionary_attention",
     "dictionary_refinement",
     "use",

@@ -13,6 +13,8 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Callable
+from contextvars import ContextVar, Token
+from typing import Self
 
 import torch
 
@@ -30,14 +32,23 @@ def _checked(name: str, source: str) -> str:
     return name
 
 
-_choice = _checked(os.environ.get("ATD_BACKEND", "auto").lower() or "auto", "The environment variable ATD_BACKEND")
+_default = _checked(os.environ.get("ATD_BACKEND", "auto").lower() or "auto", "The environment variable ATD_BACKEND")
+# What a `with` block chose for its own thread or task; None outside of one.
+_scoped: ContextVar[str | None] = ContextVar("atd_backend", default=None)
+
+
+def _chosen() -> str:
+    return _scoped.get() or _default
 
 
 class use(contextlib.AbstractContextManager["use"]):
     """Select the backend of every op, for the process or for a ``with`` block.
 
-    ``atd.ops.use("reference")`` switches at once and for good; ``with atd.ops.use("reference"): ...`` switches back
-    at the end of the block. The choice belongs to the process, not to a thread.
+    ``atd.ops.use("reference")`` as a statement sets the default of the process, for all threads at once and for good.
+    ``with atd.ops.use("reference"): ...`` holds for the block, in the thread (or asynchronous task) that runs it: other
+    threads keep what they use, and threads that the block starts begin with the default of the process. Blocks win over
+    the default. Until its block begins, an object of this class holds for the thread that made it; one that is dropped
+    without a block was a statement, so keep no reference to it where the default is meant.
 
     Args:
         backend: ``"auto"``, ``"triton"``, ``"native"``, ``"torch"`` or ``"reference"``.
@@ -46,14 +57,36 @@ class use(contextlib.AbstractContextManager["use"]):
         InputError: ``backend`` is none of the five.
     """
 
+    _statement: Token[str | None] | None = None
+
     def __init__(self, backend: Backend) -> None:
-        global _choice
-        self._previous = _choice
-        _choice = _checked(backend, "The argument of atd.ops.use")
+        self._backend = _checked(backend, "The argument of atd.ops.use")
+        self._blocks: list[Token[str | None]] = []
+        # Whether a block follows is not known yet. Were the process's default set here, a block would for a moment
+        # hold for other threads too.
+        self._statement = _scoped.set(self._backend)
+
+    def _leave_statement(self) -> bool:
+        """Undo what the constructor set; False where a block has begun before."""
+        token, self._statement = self._statement, None
+        if token is None:
+            return False
+        with contextlib.suppress(ValueError):  # dropped by another thread
+            _scoped.reset(token)
+        return True
+
+    def __del__(self) -> None:
+        global _default
+        if self._leave_statement():
+            _default = self._backend
+
+    def __enter__(self) -> Self:
+        self._leave_statement()
+        self._blocks.append(_scoped.set(self._backend))
+        return self
 
     def __exit__(self, *exc_info: object) -> None:
-        global _choice
-        _choice = self._previous
+        _scoped.reset(self._blocks.pop())
 
 
 def _triton_version() -> tuple[int, int] | None:
@@ -91,10 +124,10 @@ def can_use_triton(device: torch.device) -> tuple[bool, str]:
 
 def backend_report(device: torch.device | str, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
     """The backend that ops take in inference on ``device``, and why: ``("torch", "triton is not installed")``."""
-    device = torch.device(device)
-    if _choice in ("torch", "reference"):
-        return _choice, "chosen by ATD_BACKEND or atd.ops.use"
-    if _choice == "native" or (_choice == "auto" and device.type == "cpu"):
+    device, choice = torch.device(device), _chosen()
+    if choice in ("torch", "reference"):
+        return choice, "chosen by ATD_BACKEND or atd.ops.use"
+    if choice == "native" or (choice == "auto" and device.type == "cpu"):
         if device.type != "cpu":
             return "torch", f"the compiled kernels need a CPU; the tensors are on {device.type}"
         if dtype != torch.float32:
@@ -103,7 +136,7 @@ def backend_report(device: torch.device | str, dtype: torch.dtype = torch.float3
         return ("native" if able else "torch"), reason
     able, reason = can_use_triton(device)
     # Exported programs must run where triton is absent, so they are traced through the torch path.
-    if able and _choice == "auto" and (torch.compiler.is_exporting() or device.type != "cuda"):
+    if able and choice == "auto" and (torch.compiler.is_exporting() or device.type != "cuda"):
         return "torch", "exports and interpreted runs use the torch path unless triton is asked for"
     return ("triton" if able else "torch"), reason
 
@@ -114,15 +147,16 @@ def resolve(tensor: torch.Tensor) -> str:
     Raises:
         BackendError: ``triton`` or ``native`` was asked for by name and cannot run on the tensor's device.
     """
-    if _choice in ("torch", "reference"):
-        return _choice
-    if _choice != "triton" and tensor.device.type == "cpu" and not _is_native_work(tensor):
+    choice = _chosen()
+    if choice in ("torch", "reference"):
+        return choice
+    if choice != "triton" and tensor.device.type == "cpu" and not _is_native_work(tensor):
         return "torch"
-    if _choice == "auto" and tensor.device.type not in ("cuda", "cpu"):
+    if choice == "auto" and tensor.device.type not in ("cuda", "cpu"):
         return "torch"
     name, reason = backend_report(tensor.device)
-    if _choice not in ("auto", name):
-        raise BackendError(f'The backend "{_choice}" was asked for but cannot run: {reason}. Use atd.ops.use("auto").')
+    if choice not in ("auto", name):
+        raise BackendError(f'The backend "{choice}" was asked for but cannot run: {reason}. Use atd.ops.use("auto").')
     return name
 
 
@@ -153,13 +187,15 @@ def pick(
     fast: Callable,
     triton: Callable[[], Callable],
     native: Callable | None = None,
+    triton_refuses: str | None = None,
 ) -> Callable:
     """The implementation of an op for ``tensor``; ``triton`` is called, and triton imported, only when chosen.
 
-    An op without a ``native`` implementation runs its ``fast`` one in its place.
+    An op without a ``native`` implementation runs its ``fast`` one in its place, and so does one whose Triton kernel
+    cannot take the call: ``triton_refuses`` is the reason that :func:`atd.ops.kernels.limits.refuses` gave.
     """
     name = resolve(tensor)
-    if name == "triton" and tensor.dtype != torch.float64:  # kernels add in float32
+    if name == "triton" and triton_refuses is None:
         return triton()
     if name == "native" and native is not None:
         return native

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from atd.ops.backend import pick
 from atd.ops.grouped_attention import attend_groups, attend_rows_, gather_rows
+from atd.ops.kernels.limits import refuses
 
 
 def category_attention(
@@ -31,7 +32,10 @@ def category_attention(
     Returns:
         (b, n, C), in the tokens' own places, without the output projection.
     """
-    implementation = pick(qkv, reference=_reference, fast=_indexed, triton=_triton, native=_in_place)
+    refused = refuses(qkv, head=qkv.shape[2] // (3 * num_heads))
+    implementation = pick(
+        qkv, reference=_reference, fast=_indexed, triton=_triton, native=_in_place, triton_refuses=refused
+    )
     return implementation(qkv, order, inverse, group_size, num_heads, scale)
 
 

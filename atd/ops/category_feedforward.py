@@ -12,6 +12,7 @@ from torch import Tensor
 
 from atd.ops.backend import pick, resolve
 from atd.ops.grouped_attention import gather_rows
+from atd.ops.kernels.limits import refuses
 from atd.ops.native import depthwise_convolution as native
 
 
@@ -36,7 +37,14 @@ def category_feedforward(
     Returns:
         (b, h·w, E + T).
     """
-    implementation = pick(hidden, reference=_reference, fast=_channels_last, triton=_triton, native=_in_lines)
+    implementation = pick(
+        hidden,
+        reference=_reference,
+        fast=_channels_last,
+        triton=_triton,
+        native=_in_lines,
+        triton_refuses=refuses(hidden),
+    )
     return implementation(hidden, grid, weight, bias, features, category)
 
 
@@ -96,7 +104,7 @@ def convolve_lines(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor
         (l, w, E), contiguous.
     """
     channels, _, side, _ = weight.shape
-    if resolve(image) == "native" and side in native.SIDES and channels >= native.LEAST_CHANNELS:
+    if resolve(image) == "native" and native.refuses(side, channels) is None:
         return native.convolve_lines(image, weight, bias)
     margin = side // 2
     output = F.conv2d(image[None].permute(0, 3, 1, 2), weight, bias, padding=(0, margin), groups=channels)

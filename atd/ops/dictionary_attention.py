@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from atd.ops.backend import pick
+from atd.ops.kernels.limits import refuses
 from atd.ops.native.dictionary_attention import dictionary_attention as native
 from atd.ops.precision import exact_matmul, wide_dtype
 
@@ -41,7 +42,10 @@ def dictionary_attention(query: Tensor, key: Tensor, value: Tensor, logit_scale:
     Returns:
         output (b, n, C) in the dtype of ``value``, and category (b, n), int64 in [0, M).
     """
-    implementation = pick(query, reference=_reference, fast=_chunked, triton=_triton, native=native)
+    refused = refuses(query, rank=query.shape[-1])
+    implementation = pick(
+        query, reference=_reference, fast=_chunked, triton=_triton, native=native, triton_refuses=refused
+    )
     return implementation(query, key, value, logit_scale)
 
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# Additive mask between regions that were not neighbours before the shift. The published value leaves weights of
-# e^-100: far below rounding, but denormal in float32, and CPUs multiply denormals some ten times slower than zeros. The
-# fast paths therefore mask with a value whose weight is zero.
+from atd.ops.cache import TableCache
+from atd.ops.kernels.limits import FAST_MASK
+
 PUBLISHED_MASK = -100.0
-FAST_MASK = -10000.0
+"""Additive mask between regions that were not neighbours before the shift; the fast paths use ``FAST_MASK``."""
+
+# The order of a 1024×1024 grid takes 16 MB, and a network needs one with and one without a shift.
+_tables = TableCache(limit=256 << 20)
+
+
+def clear_caches() -> None:
+    """Free the index tables that the ops keep for sizes seen before; they take at most 256 MiB on all devices.
+
+    They are made again when they are needed. Results do not change.
+    """
+    _tables.clear()
 
 
 def _traced() -> bool:
@@ -53,7 +63,8 @@ def window_order(height: int, width: int, window: int, shift: int, device: torch
     if _traced():
         return _window_order(height, width, window, shift, device)
     with torch.inference_mode(False):  # a table kept from an inference must serve a training
-        return _cached_window_order(height, width, window, shift, device)
+        key = ("window order", height, width, window, shift, device)
+        return _tables.get(key, lambda: _window_order(height, width, window, shift, device))
 
 
 def _window_order(height: int, width: int, window: int, shift: int, device: torch.device) -> WindowOrder:
@@ -72,16 +83,13 @@ def _window_order(height: int, width: int, window: int, shift: int, device: torc
     return WindowOrder(order, inverse, counts)
 
 
-# 32 image sizes cover a folder of photographs; an entry of a 1024×1024 grid takes 16 MB.
-_cached_window_order = functools.lru_cache(maxsize=32)(_window_order)
-
-
 def shift_masks(window: int, shift: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """(w², w²) additive masks of the windows in the last column, in the last row and in the corner."""
     if _traced():
         return _shift_masks(window, shift, device, dtype)
     with torch.inference_mode(False):
-        return _cached_shift_masks(window, shift, device, dtype)
+        key = ("shift masks", window, shift, device, dtype)
+        return _tables.get(key, lambda: _shift_masks(window, shift, device, dtype))
 
 
 def _shift_masks(window: int, shift: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,6 +100,3 @@ def _shift_masks(window: int, shift: int, device: torch.device, dtype: torch.dty
     row = apart_y[:, None] != apart_y[None, :]
     column, row, corner = (mask.to(dtype) * FAST_MASK for mask in (column, row, column | row))
     return column, row, corner
-
-
-_cached_shift_masks = functools.lru_cache(maxsize=32)(_shift_masks)

@@ -7,8 +7,9 @@ from einops import rearrange
 from torch import Tensor
 
 from atd.ops.backend import pick
-from atd.ops.geometry import PUBLISHED_MASK, relative_position_index, shift_masks, window_order
+from atd.ops.geometry import PUBLISHED_MASK, WindowOrder, relative_position_index, shift_masks, window_order
 from atd.ops.grouped_attention import attend_groups, attend_rows_, gather_rows
+from atd.ops.kernels.limits import refuses
 
 
 def window_attention(
@@ -31,7 +32,10 @@ def window_attention(
     Returns:
         (b, h·w, C), in the tokens' own places, without the output projection.
     """
-    implementation = pick(qkv, reference=_reference, fast=_indexed, triton=_triton, native=_in_place)
+    refused = refuses(qkv, head=qkv.shape[2] // (3 * num_heads))
+    implementation = pick(
+        qkv, reference=_reference, fast=_indexed, triton=_triton, native=_in_place, triton_refuses=refused
+    )
     return implementation(qkv, bias_table, grid, window, shift, num_heads)
 
 
@@ -90,25 +94,30 @@ def window_kinds(
         Pairs of (windows·w²,) int64 and (H, w², w²) in the dtype of ``like``, in the order of
         :func:`atd.ops.geometry.window_order`; kinds without a window are left out.
     """
-    order, _, counts = window_order(grid[0], grid[1], window, shift, like.device)
+    return _kinds(window_order(grid[0], grid[1], window, shift, like.device), bias_table, window, shift, like)
+
+
+def _kinds(
+    windows: WindowOrder, bias_table: Tensor, window: int, shift: int, like: Tensor
+) -> list[tuple[Tensor, Tensor]]:
     bias = window_bias(bias_table, window).to(like.dtype)
     biases = [bias]
     if shift:
         biases += [bias + mask for mask in shift_masks(window, shift, like.device, like.dtype)]
-    kinds = zip(order.split([count * window**2 for count in counts]), biases, strict=True)
+    kinds = zip(windows.order.split([count * window**2 for count in windows.counts]), biases, strict=True)
     return [(rows, kind_bias) for rows, kind_bias in kinds if rows.numel()]
 
 
 def _indexed(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
     """Gather the rows window by window, attend, gather them back; masks only for the windows that need one."""
     batch, _, channels = qkv.shape
+    windows = window_order(grid[0], grid[1], window, shift, qkv.device)
     outputs = [
         attend_groups(gather_rows(qkv, rows).view(batch, -1, window**2, channels), num_heads, bias=bias)
-        for rows, bias in window_kinds(bias_table, grid, window, shift, qkv)
+        for rows, bias in _kinds(windows, bias_table, window, shift, qkv)
     ]
     output = torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
-    inverse = window_order(grid[0], grid[1], window, shift, qkv.device).inverse
-    return gather_rows(output.view(batch, -1, channels // 3), inverse)
+    return gather_rows(output.view(batch, -1, channels // 3), windows.inverse)
 
 
 def _in_place(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:

@@ -89,6 +89,32 @@ def test_category_feedforward(case):
     check_feedforward(*case)
 
 
+def test_what_the_kernels_refuse_takes_the_torch_path():
+    """Heads of 256 channels, keys of 130, float64: no kernel is launched, and the numbers are the torch path's."""
+    order = torch.arange(16)[None]
+    qkv, table = randn(1, 16, 3 * 256).float(), randn(49, 1, seed=1).float()
+    query, key, value = randn(1, 16, 130).float(), randn(1, 5, 130, seed=1).float(), randn(1, 5, 8, seed=2).float()
+    narrow = randn(1, 16, 48)
+
+    def results():
+        return [
+            ops.category_attention(qkv, order, order, 16, 1, 0.1),
+            ops.window_attention(qkv, table, (4, 4), 4, 2, 1),
+            *ops.dictionary_attention(query, key, value, torch.ones(1)),
+            ops.category_attention(narrow, order, order, 16, 1, 0.3),
+            ops.category_feedforward(narrow, (4, 4), randn(48, 1, 3, 3, seed=1), None),
+        ]
+
+    model = ATD(**{**SIZES, "embed_dim": 512}, **LISTS, dim_ffn_td=3).eval()
+    image = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        with ops.use("torch"):
+            expected, restored = results(), model(image)
+        with ops.use("triton"):
+            assert all(torch.equal(a, b) for a, b in zip(results(), expected, strict=True))
+            assert relative(model(image), restored) < 1e-4
+
+
 def test_strided_inputs():
     """Rows taken from a wider tensor, and a batch laid out last."""
     wide = randn(36, 50, 2).float()

@@ -9,6 +9,7 @@ import torch
 from small_networks import FAMILIES, small
 
 from atd import ops
+from atd.errors import BackendError, InputError
 
 HEADS = ((2, 12), (1, 16), (3, 35), (1, 48), (2, 54), (1, 96))
 
@@ -317,7 +318,7 @@ def test_backends():
     able, reason = ops.can_use_triton(tensor.device)
     assert not able
     assert "CUDA" in reason
-    with ops.use("triton"), pytest.raises(RuntimeError, match=r'CUDA.*use\("auto"\)'):
+    with ops.use("triton"), pytest.raises(BackendError, match=r'CUDA.*use\("auto"\)'):
         ops.category_partition(torch.zeros(1, 4, dtype=torch.int64), 2)
-    with pytest.raises(ValueError, match=r"'cuda'.*auto, triton, native, torch, reference"):
+    with pytest.raises(InputError, match=r"'cuda'.*auto, triton, native, torch, reference"):
         ops.use("cuda")

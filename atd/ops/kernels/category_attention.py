@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from atd.ops.kernels.grouped_attention import MAX_HEAD, Groups, attend, attend_backward
+from atd.ops.kernels.grouped_attention import Groups, attend, attend_backward
 from atd.ops.kernels.launch import autocast, ceil_div
 
 
@@ -74,14 +74,10 @@ _category_attention.register_autograd(_backward, setup_context=_setup_context)
 def category_attention(
     qkv: Tensor, order: Tensor, inverse: Tensor, group_size: int, num_heads: int, scale: float | Tensor
 ) -> Tensor:
-    """:func:`atd.ops.category_attention`; heads of more than 128 channels take the torch path.
+    """:func:`atd.ops.category_attention` for what :func:`atd.ops.kernels.limits.refuses` does not.
 
     ``inverse`` is not needed: results are written to the tokens' own places.
     """
-    if qkv.shape[2] > 3 * num_heads * MAX_HEAD:
-        from atd.ops.category_attention import _indexed
-
-        return _indexed(qkv, order, inverse, group_size, num_heads, scale)
     learned = scale.to(torch.float32).view(1) if isinstance(scale, Tensor) else None
     fixed = 1.0 if isinstance(scale, Tensor) else scale
     return _category_attention(autocast(qkv), order, learned, group_size, num_heads, fixed)[0]

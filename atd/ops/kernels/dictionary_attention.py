@@ -19,7 +19,6 @@ from torch import Tensor
 from atd.ops.kernels.launch import autocast, ceil_div, device_of, dot_precision, power_of_two
 
 _EPS = tl.constexpr(1e-12)  # of F.normalize
-_MAX_RANK = 128
 
 
 @triton.jit
@@ -321,11 +320,7 @@ _dictionary_attention.register_autograd(_backward, setup_context=_setup_context)
 
 
 def dictionary_attention(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """:func:`atd.ops.dictionary_attention`; a rank above 128 takes the torch path."""
-    if query.shape[-1] > _MAX_RANK:
-        from atd.ops.dictionary_attention import _chunked
-
-        return _chunked(query, key, value, logit_scale)
+    """:func:`atd.ops.dictionary_attention` for what :func:`atd.ops.kernels.limits.refuses` does not."""
     common = torch.promote_types(query.dtype, key.dtype)
     output, category, _ = _dictionary_attention(
         query.to(common), key.to(common), autocast(value), logit_scale.to(torch.float32)

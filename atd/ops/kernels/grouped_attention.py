@@ -16,10 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from atd.ops.geometry import FAST_MASK
 from atd.ops.kernels.launch import ceil_div, device_of, power_of_two
-
-MAX_HEAD = 128
+from atd.ops.kernels.limits import FAST_MASK
 
 _MASK_VALUE = tl.constexpr(FAST_MASK)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from atd.ops.kernels.grouped_attention import MAX_HEAD, Groups, attend, attend_backward
+from atd.ops.kernels.grouped_attention import Groups, attend, attend_backward
 from atd.ops.kernels.launch import autocast
 
 
@@ -85,9 +85,5 @@ _window_attention.register_autograd(_backward, setup_context=_setup_context)
 def window_attention(
     qkv: Tensor, bias_table: Tensor, grid: tuple[int, int], window: int, shift: int, num_heads: int
 ) -> Tensor:
-    """:func:`atd.ops.window_attention`; heads of more than 128 channels take the torch path."""
-    if qkv.shape[2] > 3 * num_heads * MAX_HEAD:
-        from atd.ops.window_attention import _indexed
-
-        return _indexed(qkv, bias_table, grid, window, shift, num_heads)
+    """:func:`atd.ops.window_attention` for what :func:`atd.ops.kernels.limits.refuses` does not."""
     return _window_attention(autocast(qkv), bias_table, *grid, window, shift, num_heads)[0]
