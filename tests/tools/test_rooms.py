@@ -42,3 +42,19 @@ def test_rooms_can_form_a_circle_although_no_module_does():
     plan = house(one__a="from atd.two import b", one__c="", two__b="", two__d="from atd.one import c")
     assert plan.circles == []
     assert plan.room_circles == [["atd.one", "atd.two"]]
+
+
+def test_the_house_has_no_circle_and_few_floors():
+    plan = rooms.read_house(rooms.sources_of_tree())
+    assert plan.circles == []
+    assert plan.room_circles == []
+    assert max(plan.floors.values()) <= 10
+    assert len(plan.in_the_root) <= 10
+
+
+def test_drawn_page_is_the_house():
+    """docs/architecture.md shows what `python -m tools.rooms docs/architecture.md` writes."""
+    page = rooms.ROOT / "docs" / "architecture.md"
+    text = page.read_text(encoding="utf-8")
+    shown = text[text.index(rooms.BEGIN) + len(rooms.BEGIN) : text.index(rooms.END)].strip()
+    assert shown == rooms.markdown(rooms.read_house(rooms.sources_of_tree()))
