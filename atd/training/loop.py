@@ -81,7 +81,7 @@ def _train(
     # Optimiser and weight average; `network` is what runs, `model` is what it is made of.
     network = distributed.distribute(model, recipe, processes)
     optimiser = optim.build(model, recipe)
-    average = WeightAverage(model, recipe.ema) if recipe.ema else None
+    average = WeightAverage(model, recipe.ema, warmup=recipe.ema_warmup) if recipe.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
     if resumed:
         optim.load_state(model, optimiser, resumed.optimiser)

@@ -90,22 +90,24 @@ def rate_factor(recipe: Recipe, iteration: int, minutes: float = 0.0) -> float:
 class WeightAverage:
     """Exponential moving average of a model's parameters: average ← d · average + (1 − d) · parameter.
 
-    After n updates d is min(decay, (1 + n) / (10 + n)), so that the random start is forgotten in short trainings too;
-    in the published ones the first term takes over within their warm-up.
+    In the published trainings d is `decay` from the first update on. With `warmup` it is min(decay, (1 + n) / (10 + n))
+    after n updates, so that the random start is forgotten in short trainings too.
     """
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(self, model: nn.Module, decay: float, *, warmup: bool = False):
         self.parameters = dict(model.named_parameters())
         self.tensors = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.decay = decay
+        self.warmup = warmup
 
     def update(self, updates: int) -> None:
         """Take in the parameters after the average has been updated `updates` times."""
-        average = get_ema_multi_avg_fn(min(self.decay, (1 + updates) / (10 + updates)))
+        decay = min(self.decay, (1 + updates) / (10 + updates)) if self.warmup else self.decay
+        average = get_ema_multi_avg_fn(decay)
         average(list(self.tensors.values()), list(self.parameters.values()), updates)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `full(average.tensors)` gave."""
+        """Put back what `full(average.tensors)` gave, or start from other tensors of these names."""
         for name, average in self.tensors.items():
             average.copy_(shard_like(tensors[name], average))
 

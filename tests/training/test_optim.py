@@ -171,16 +171,19 @@ def test_set_rate_scales_every_group():
         assert [group["lr"] for group in optimiser.param_groups] == [8e-4 * factor, 8e-4 * factor, 2e-4 * factor]
 
 
-def test_weight_average():
+@pytest.mark.parametrize("warmup", [True, False])
+def test_weight_average(warmup):
     model = nn.Linear(2, 2)
-    average = optim.WeightAverage(model, 0.9)
+    average = optim.WeightAverage(model, 0.9, warmup=warmup)
     expected = model.weight.detach().double()
     for updates in range(200):
         with torch.no_grad():
             model.weight += 0.1
         average.update(updates)
-        decay = min(0.9, (1 + updates) / (10 + updates))
+        decay = min(0.9, (1 + updates) / (10 + updates)) if warmup else 0.9
         expected = decay * expected + (1 - decay) * model.weight.detach().double()
+        if updates < 5:  # where the two differ most
+            torch.testing.assert_close(average.tensors["weight"].double(), expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(average.tensors["weight"].double(), expected, rtol=1e-6, atol=1e-5)
     assert not average.tensors["weight"].requires_grad
 

@@ -65,7 +65,7 @@ def test_recipes_of_cvpr_2024_are_the_authors(id):
         "model": model, "patch": (patch,), "batch": (32,), "iterations": (iterations,), "lr": lr,
         "milestones": tuple(milestones), "warmup": warmup, "finetune_from": start, "optimiser": "adamw",
         "betas": (0.9, 0.9), "weight_decay": 0, "schedule": "multistep", "loss": "l1", "ema": 0.999, "seed": 0,
-        "mixup": 0, "clip": 0, "validate_every": 20_000, "amp": "none",
+        "mixup": 0, "clip": 0, "ema_warmup": False, "validate_every": 20_000, "amp": "none",
         "images": (f"{images}/{images}_train_HR",), "lr_images": (f"{images}/{images}_train_LR_bicubic/X{{scale}}",),
         "validation": ("Set5", "Set14", "B100", "Urban100", "Manga109"), "small_images": "pad",
         "activation_checkpointing": images == "DF2K",
@@ -86,11 +86,26 @@ def test_published_recipes_are_the_papers(id):
     assert recipe.task is type(info.task)
     assert list(recipe.sigma) == ([info.sigma] if info.sigma else [])
     assert list(recipe.quality) == ([info.quality] if info.quality else [])
+    assert not recipe.ema_warmup
+    assert recipe.small_images == "pad"
+    assert (recipe.validate_every, recipe.validation) == {
+        "0": (10_000, ("Set5", "Set14", "B100", "Urban100", "Manga109")),
+        "1": (10_000, ("Set5", "Set14", "B100", "Urban100", "Manga109")),
+        "2": (5_000, ("CBSD68", "Kodak24", "McMaster")),
+        "3": (5_000, ("Set12", "BSD68")),
+        "4": (5_000, ("classic5", "LIVE1")),
+    }[id[0]]
     if recipe.task is SuperResolution:
         assert (recipe.loss, recipe.ema, recipe.mixup, recipe.clip, recipe.seed) == ("l1", 0.999, 0, 0, 0)
     else:
         assert (recipe.loss, recipe.mixup, recipe.clip, recipe.adam_lr) == ("charbonnier", 0.5, 0.01, 2e-4)
         assert recipe.ema == (0.999 if recipe.task is JpegArtefacts else 0)
+
+
+def test_recipes_of_this_package_average_and_choose_images_as_when_their_weights_were_trained():
+    for name in set(recipes.names()) - {*PUBLISHED, *CVPR}:
+        assert recipes.get(name).ema_warmup, name
+        assert recipes.get(name).small_images == "skip", name
 
 
 @pytest.mark.parametrize("name", recipes.names())

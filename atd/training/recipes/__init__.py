@@ -80,6 +80,7 @@ class Recipe:
     milestones: tuple[int, ...] = ()  # multistep: the rate is halved at these iterations
     warmup: int = 0  # iterations of a linear rise from 0
     ema: float = 0.999  # decay of the weight average; 0: none
+    ema_warmup: bool = True  # the average forgets its random start: decay min(ema, (1 + n) / (10 + n)) after n updates
     loss: str = "l1"  # l1 | charbonnier
     mixup: float = 0.0  # probability of mixing a batch with itself, Beta(1.2, 1.2)
     clip: float = 0.0  # largest gradient norm; 0: no limit
