@@ -317,7 +317,7 @@ def test_bundled_networks_can_be_trained():
 
 @pytest.mark.slow
 def test_a_short_training_beats_bicubic(data, tmp_path):
-    """The five minutes on a laptop of the documentation, shortened to 70 iterations; bicubic has 28.43 dB on Set5 ×4."""
+    """The documentation's five minutes on a laptop, shortened to 70 iterations; bicubic has 28.43 dB on Set5 ×4."""
     overrides = ["images=train/T91", "minutes=0", "iterations=70", "warmup=10", "ema=0.9"]
     train("laptop_x4", data, tmp_path, *overrides)
     *_, last = csv.DictReader((tmp_path / "log.csv").open())
