@@ -73,6 +73,14 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def _gigabytes(size: float) -> str:
+    """GB in words; small sizes in MB or kB, so that none reads as zero."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size >= unit / 10:
+            return f"{size / unit:.1f} {name}"
+    return f"{size / 1e3:.1f} kB"
+
+
 def require_disk(size: int, target: Path) -> None:
     """Refuse, before any work, what the free disk cannot hold, with a `NotEnoughDiskError`."""
     free = free_disk(target.absolute().parent)
@@ -94,6 +102,22 @@ def require_ram(size: int, work: str) -> None:
             f"{work} needs about {size / 1e9:.1f} GB of RAM, but {free / 1e9:.1f} GB are free: restore a part of the "
             f"image, or stream from file to file with extra io ({install_hint('io')})"
         )
+
+
+def require_ram_for_tiles(model: nn.Module, height: int, width: int, batch_size: int) -> None:
+    """Refuse, before any work, tiles that the free RAM cannot hold, with a `NotEnoughMemoryError`."""
+    needed, free = estimate(model, height, width, batch_size, device=torch.device("cpu")), free_ram()
+    if free is not None and needed > free:
+        number = f"{batch_size} tiles" if batch_size > 1 else "a tile"
+        raise NotEnoughMemoryError(
+            f"{number} of {width}x{height} pixels at once need about {_gigabytes(needed)} of RAM, but "
+            f"{_gigabytes(free)} are free: let tiles be chosen automatically, or set a smaller size"
+        )
+
+
+def is_measured(model: nn.Module) -> bool:
+    """Whether what this network takes is known, and not a cautious guess."""
+    return any(name == getattr(model, "architecture", None) for name, _ in BYTES_PER_PIXEL)
 
 
 def bytes_per_pixel(model: nn.Module, device: torch.device) -> float:

@@ -149,6 +149,10 @@ class Source:
         return cls(count, height, width, lambda top, bottom, left, right: images[..., top:bottom, left:right])
 
 
+SMALLEST_TILE = 64
+"""What "auto" does not go below: of smaller tiles, half and more is overlap, and little is left to look at."""
+
+
 def choose_tile(
     runner: TileRunner,
     height: int,
@@ -157,28 +161,45 @@ def choose_tile(
     batch_size: int = 1,
     *,
     count: int = 1,
+    reserve: int | None = None,
     longest: int | None = None,
 ) -> int:
     """Longest tile side in pixels for images of this size; at least their longer side when they stay untiled.
 
     Args:
         count: images that are restored at once.
+        reserve: RAM in bytes that finished rows take beside the tiles; None means the whole of the results.
         longest: a limit for ``tile="auto"`` that has nothing to do with the network.
+
+    Raises:
+        NotEnoughMemoryError: "auto" would have to go below `SMALLEST_TILE`, or RAM cannot hold what was asked for.
+            Only of networks whose needs have been measured, and before any work.
     """
     multiple = size_multiple_of(runner.model)
     untiled = -(-max(height, width) // multiple) * multiple
     if tile == "auto":
-        # A tiled result is put together in RAM.
-        on_cpu = runner.device.type == "cpu"
-        together = count * height * width * runner.scale**2 * 4 * (runner.takes or 3) if on_cpu else 0
+        if runner.device.type != "cpu":
+            reserve = 0
+        elif reserve is None:
+            reserve = count * height * width * runner.scale**2 * 4 * (runner.takes or 3)
         fitting = memory.largest_tile(
-            runner.model, height, width, device=runner.device, batch_size=batch_size, reserve=together
+            runner.model, height, width, device=runner.device, batch_size=batch_size, reserve=reserve
         )
         fitting = untiled if fitting is None else fitting
-        return fitting if longest is None else min(fitting, tile_limit(longest, multiple))
-    if tile is None or tile == 0:
-        return untiled
-    return min(tile_limit(tile, multiple), untiled)
+        fitting = fitting if longest is None else min(fitting, tile_limit(longest, multiple))
+        if fitting < min(SMALLEST_TILE, untiled) and memory.is_measured(runner.model):
+            raise NotEnoughMemoryError(
+                f"a {width}x{height} image would have to be cut into tiles of {fitting} pixels for the memory that is "
+                f"free: close other programs, stream from file to file, restore a part of the image, or set the tile "
+                f"size yourself"
+            )
+        return fitting
+    chosen = untiled if tile is None or tile == 0 else min(tile_limit(tile, multiple), untiled)
+    if chosen > SMALLEST_TILE and runner.device.type == "cpu" and memory.is_measured(runner.model):
+        # A GPU says that it is out of memory, and smaller tiles follow; for want of RAM the process is killed.
+        at_once = min(batch_size, count) if chosen == untiled else batch_size
+        memory.require_ram_for_tiles(runner.model, min(chosen, height), min(chosen, width), at_once)
+    return chosen
 
 
 def count_tiles(model: nn.Module, count: int, height: int, width: int, options: RestoreOptions) -> int:

@@ -24,6 +24,7 @@ from atd.errors import ImageError, InputError
 from atd.images import tensor_to_samples
 from atd.images.exif import add_exif_to_tiff
 from atd.images.vips import encode_raw, import_vips, open_regions
+from atd.restoration import memory
 from atd.restoration.network import scale_of
 from atd.restoration.options import RestoreOptions
 from atd.restoration.plan import FilePlan, part_of
@@ -32,7 +33,11 @@ from atd.restoration.runner import Position, Source, TileRunner, choose_tile, st
 from atd.system import atomic_write, exclusive_file
 
 STRIP_BYTES = 250_000_000
-"""What one strip of finished rows may take as float32, when the tile size is ours to choose."""
+"""What one strip of finished rows may take as float32 when the tile size is ours to choose and free RAM is unknown."""
+STRIP_SHARE = 1 / 6
+"""And the part of the usable RAM that it may take where it is known."""
+STRIP_COPIES = 2.5
+"""What is held of a strip at once: the tiles, the strip they are joined to, the part that the next one fades into."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def _stream(
     position = journal.open(plan.options.resume)
     try:
         if position is None and options.tile == "auto":
-            options = replace(options, tile=_tile_for_strips(network, height, width, channels, options))
+            options = replace(options, tile=tile_for_strips(network, height, width, channels, options))
         source = Source(1, height, width, lambda top, bottom, left, right: read(top, bottom, left, right)[None])
         for strip in strips(network, source, options, TileCounter(callback), position):
             # The first strip after resuming was finished before, except for what the next one needs of it.
@@ -243,11 +248,21 @@ class _Journal:
         return digest.hexdigest()
 
 
-def _tile_for_strips(network: nn.Module, height: int, width: int, channels: int, options: RestoreOptions) -> int:
+def tile_for_strips(network: nn.Module, height: int, width: int, channels: int, options: RestoreOptions) -> int:
     """The tile that fits into memory, and no taller than a strip of the result may be in RAM."""
     runner = TileRunner(network, options.dtype, options.self_ensemble)
-    tallest = max(STRIP_BYTES // (width * runner.scale**2 * channels * 4), 1)
-    tile = choose_tile(runner, height, width, "auto", options.batch_size, longest=tallest)
+    free = memory.free_ram()
+    strip_bytes = STRIP_BYTES if free is None else int(free * memory.USABLE * STRIP_SHARE)
+    row_bytes = width * runner.scale**2 * channels * 4
+    tile = choose_tile(
+        runner,
+        height,
+        width,
+        "auto",
+        options.batch_size,
+        reserve=int(STRIP_COPIES * min(strip_bytes, height * row_bytes)),
+        longest=max(strip_bytes // row_bytes, 1),
+    )
     if tile < max(height, width):
         tell_tiles(height, width, tile)
     return tile
