@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from atd.errors import RecipeError
+from atd.errors import LoadError, RecipeError
 from atd.loading import load
 from atd.models import RestorationModel
 from atd.training import recipes
@@ -19,23 +19,34 @@ UPSAMPLER = ("conv_before_upsample.", "upsample.", "conv_up1.", "conv_up2.", "co
 """How the names of an upsampler's parameters begin."""
 
 
-def initialise(model: RestorationModel, recipe: Recipe, out: Path, say: Callable[[str], None]) -> None:
+def initialise(
+    model: RestorationModel, recipe: Recipe, out: Path, say: Callable[[str], None]
+) -> dict[str, torch.Tensor] | None:
     """Give a new `model` the weights that the recipe's training starts from, where they are not random.
+
+    Returns:
+        What the training's weight average starts from; None where it is the network's own start.
 
     Raises:
         RecipeError: the weights, or the kind of start, do not fit the network.
         LoadError: there are no such weights.
     """
+    average = None
     if recipe.finetune_from:
-        start_from(model, recipe.finetune_from, out, say, recipe.resample_upsampler)
+        average = start_from(model, recipe.finetune_from, out, say, recipe.resample_upsampler)
     if recipe.bicubic_start:
         start_as_bicubic(model)
+        average = None
+    return average
 
 
 def start_from(
     model: RestorationModel, source: str, out: Path, say: Callable[[str], None], resample_upsampler: bool = False
-) -> None:
+) -> dict[str, torch.Tensor] | None:
     """Load the weights of another training into `model`; only the upsampler may differ, and what stays new is said.
+
+    A weight file can hold raw weights (`params`) and their average (`params_ema`). The network then goes on from the
+    raw ones and the new average from the old one, as the authors' trainings do.
 
     Args:
         source: a recipe, whose results are looked for beside `out`; the output folder of a training; or anything that
@@ -45,11 +56,42 @@ def start_from(
             interpolation among its sub-pixels, instead of leaving it random.
         say: receives the line that names what has stayed new.
 
+    Returns:
+        The start of the weight average by parameter name, where `source` is such a file.
+
     Raises:
         RecipeError: more than the upsampler differs, or it cannot be resampled.
         LoadError: there are no such weights.
     """
-    trained = load(locate(source, out))
+    trained, trained_average = _raw_and_average(locate(source, out))
+    average = None
+    if trained_average is not None:
+        parameters = {name for name, _ in model.named_parameters()}
+        weights, _, _ = _fitted(trained_average, model, source, resample_upsampler)
+        average = {name: tensor for name, tensor in weights.items() if name in parameters}
+    weights, new, resampled = _fitted(trained, model, source, resample_upsampler)
+    model.load_state_dict(weights)
+    differing = f"; new, because they do not fit: {', '.join(new)}" if new else ""
+    differing += f"; resampled from ×{trained.scale}: {', '.join(resampled)}" if resampled else ""
+    differing += "; the average starts from that of the file" if average else ""
+    say(f"weights from {source}{differing}")
+    return average
+
+
+def _raw_and_average(source: str) -> tuple[RestorationModel, RestorationModel | None]:
+    """The raw weights and their average, of a file that holds both; of any other source what `load` takes of it."""
+    if Path(source).is_file():
+        try:
+            return load(source, params="raw"), load(source, params="ema")
+        except LoadError:  # one of them is not there, or the file cannot be read at all, which the next line says
+            pass
+    return load(source), None
+
+
+def _fitted(
+    trained: RestorationModel, model: RestorationModel, source: str, resample_upsampler: bool
+) -> tuple[dict[str, torch.Tensor], list[str], list[str]]:
+    """The state of `model` with the weights of `trained` where they fit, the keys that stay new, those resampled."""
     given, own = trained.state_dict(), model.state_dict()
     resampled = []
     if resample_upsampler and trained.scale != model.scale:
@@ -67,10 +109,7 @@ def start_from(
                 f"cannot start from {source}: {key} is {shape} there and {tuple(own[key].shape)} here, "
                 "and only the upsampler may differ"
             )
-    model.load_state_dict({key: value if key in new else given[key] for key, value in own.items()})
-    differing = f"; new, because they do not fit: {', '.join(new)}" if new else ""
-    differing += f"; resampled from ×{trained.scale}: {', '.join(resampled)}" if resampled else ""
-    say(f"weights from {source}{differing}")
+    return {key: value if key in new else given[key] for key, value in own.items()}, new, resampled
 
 
 def locate(source: str, out: Path) -> str:

@@ -68,10 +68,11 @@ def _train(
     # The network.
     model = _create_network(recipe)
     degradation = data.degradation_of(recipe, model)
+    average_start = None
     if resumed:
         model.load_state_dict(resumed.model)
     else:
-        finetuning.initialise(model, recipe, out, say)
+        average_start = finetuning.initialise(model, recipe, out, say)
     model = model.to(device).train()
 
     # The data, and the process that keeps the log and the results.
@@ -82,6 +83,8 @@ def _train(
     network = distributed.distribute(model, recipe, processes)
     optimiser = optim.build(model, recipe)
     average = WeightAverage(model, recipe.ema, warmup=recipe.ema_warmup) if recipe.ema else None
+    if average and average_start:
+        average.load(average_start)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
     if resumed:
         optim.load_state(model, optimiser, resumed.optimiser)

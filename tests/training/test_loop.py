@@ -238,6 +238,31 @@ def test_finetuning_from_another_scale(folder, tmp_path):
         train("small_light_x2", folder, tmp_path / "four", *light, "finetune_from=no_such_thing")
 
 
+def test_finetuning_goes_on_from_the_raw_weights_and_from_their_average(folder, tmp_path):
+    """With lr=0 and one update: the network is `params` as it was, the average (1 − d)·params + d·params_ema."""
+    light = [*TINY, "iterations=1", "lr=0", "ema=0.75", "ema_warmup=false", "bicubic_start=false"]
+    train("small_light_x4", folder, tmp_path / "first", *light)
+    trained = atd.load(tmp_path / "first" / "model").state_dict()
+    averaged = {name: tensor + 0.5 if tensor.is_floating_point() else tensor for name, tensor in trained.items()}
+    torch.save({"params": trained, "params_ema": averaged}, tmp_path / "both.pth")
+    start = f"finetune_from={tmp_path / 'both.pth'}"
+    lines = []
+    train("small_light_x4", folder, tmp_path / "second", *light, start, say=lines.append)
+    assert any(line.endswith("both.pth; the average starts from that of the file") for line in lines)
+    result = state(tmp_path / "second", 1)
+    for name, tensor in result["model"].items():
+        assert torch.equal(tensor, trained[name]), name
+        expected = 0.25 * trained[name].double() + 0.75 * averaged[name].double()
+        torch.testing.assert_close(result["average"][name].double(), expected, rtol=1e-6, atol=1e-6)
+
+    # A file of one kind gives both their start.
+    torch.save({"params_ema": averaged}, tmp_path / "average.pth")
+    train("small_light_x4", folder, tmp_path / "third", *light, f"finetune_from={tmp_path / 'average.pth'}")
+    for part in ("model", "average"):
+        for name, tensor in state(tmp_path / "third", 1)[part].items():
+            torch.testing.assert_close(tensor, averaged[name], rtol=1e-6, atol=1e-6)
+
+
 def test_charbonnier_and_l1():
     output = torch.tensor([0.0, 3.0])
     target = torch.tensor([0.0, -1.0])
