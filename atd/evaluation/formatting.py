@@ -11,6 +11,7 @@ from pathlib import Path
 from atd.evaluation.candidates import RunConditions
 from atd.evaluation.protocol import Protocol
 from atd.system import atomic_write
+from atd.tasks import JpegArtefacts
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
@@ -39,6 +40,8 @@ def describe_protocol(protocol: Protocol) -> str:
     """One sentence that states what was measured and how."""
     compared = {"y": "Y (BT.601, studio range)", "rgb": "RGB", "gray": "gray"}[protocol.channel]
     rounding = "output rounded to 8 bits" if protocol.rounds else "output clamped, not rounded"
+    if not protocol.rounds and isinstance(protocol.task, JpegArtefacts):
+        rounding += " (SSIM: rounded to 8 bits)"
     crop = f"{protocol.crop} px left out at each border" if protocol.crop else "no border left out"
     return (
         f"PSNR in dB / SSIM, means over the images; {protocol.task.label}, compared on {compared}, {rounding}, {crop}."

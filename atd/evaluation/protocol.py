@@ -6,8 +6,8 @@ One `Protocol` holds everything that a score depends on beside the network and t
   scale; output rounded to 8 bits; `scale` pixels left out along each border; Y of BT.601 in studio range.
 * denoising: white Gaussian noise from NumPy's legacy generator seeded 0, the same for every image, not clipped; float
   output clamped to [0, 1]; RGB or gray, no border left out.
-* JPEG: libjpeg through Pillow, gray by default (colour images become studio-range Y first); output rounded to 8 bits;
-  no border left out.
+* JPEG: libjpeg through Pillow, gray by default (colour images become studio-range Y first); no border left out. PSNR of
+  gray images is that of the float output clamped to [0, 1], as published; everything else is of 8 bits.
 """
 
 from __future__ import annotations
@@ -80,8 +80,15 @@ class Protocol:
 
     @property
     def rounds(self) -> bool:
-        """Whether outputs are rounded to 8 bits before they are compared."""
-        return not isinstance(self.task, Denoising)
+        """Whether outputs are rounded to 8 bits before they are compared.
+
+        PSNR of gray JPEG is not, as in the code that made the published numbers; its SSIM always is.
+        """
+        return not (isinstance(self.task, Denoising) or self._is_gray_jpeg)
+
+    @property
+    def _is_gray_jpeg(self) -> bool:
+        return isinstance(self.task, JpegArtefacts) and self.channel == "gray"
 
     def load(self, pair: ImagePair) -> tuple[np.ndarray, np.ndarray]:
         """The input, float32 of range 0..1 (noise is not clipped), and the reference, uint8; (H, W) or (H, W, 3)."""
@@ -132,6 +139,8 @@ class Protocol:
         if channel == "y":  # computed once for both metrics
             finished, target, channel, peak = _luminance(finished), _luminance(target), "gray", 255
         psnr = metrics.psnr(finished, target, crop=self.crop, channel=channel, peak=peak)
+        if self._is_gray_jpeg:
+            finished, target = to_uint8(finished), reference
         ssim = metrics.ssim(finished, target, crop=self.crop, channel=channel, peak=peak)
         return float(psnr), float(ssim)
 
