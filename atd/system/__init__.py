@@ -2,7 +2,7 @@
 
 from atd.system.devices import default_device
 from atd.system.extras import import_extra, install_hint, missing_extra
-from atd.system.files import atomic_write
+from atd.system.files import atomic_write, expand_user
 from atd.system.locks import exclusive_file
 from atd.system.warnings import warn_caller
 
@@ -10,6 +10,7 @@ __all__ = [
     "atomic_write",
     "default_device",
     "exclusive_file",
+    "expand_user",
     "import_extra",
     "install_hint",
     "missing_extra",

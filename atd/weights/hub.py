@@ -8,11 +8,11 @@ HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN   as in huggingface
 import hashlib
 import os
 import re
-import tempfile
 from pathlib import Path
 
 from atd.errors import LoadError
 from atd.registry import ModelInfo
+from atd.system import expand_user
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -28,26 +28,18 @@ class MissingFileError(LoadError):
 
 def home() -> Path:
     """Folder of converted official weights, one subfolder per registry name."""
-    return _expanded(Path(os.environ.get("ATD_HOME") or _hf_home() / "atd"))
+    return expand_user(Path(os.environ.get("ATD_HOME") or _hf_home() / "atd"))
 
 
 def hub_cache() -> Path:
     """Folder in which huggingface_hub keeps downloaded files."""
     chosen = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    return _expanded(Path(chosen or _hf_home() / "hub"))
+    return expand_user(Path(chosen or _hf_home() / "hub"))
 
 
 def _hf_home() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path("~") / ".cache"
-    return _expanded(Path(os.environ.get("HF_HOME") or Path(base) / "huggingface"))
-
-
-def _expanded(path: Path) -> Path:
-    """`path` with its ~ expanded; a user without a home folder gets a folder of their own among temporary files."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        return Path(tempfile.gettempdir(), f"atd-{os.getuid()}", *path.parts[1:])
+    return expand_user(Path(os.environ.get("HF_HOME") or Path(base) / "huggingface"))
 
 
 def offline() -> bool:

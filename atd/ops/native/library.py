@@ -134,8 +134,8 @@ def _compiler() -> list[str]:
 def _cache() -> Path | None:
     """Where compiled libraries are kept; None where the user has no folder that can be written to."""
     base = os.environ.get("XDG_CACHE_HOME") or Path("~", ".cache")
-    folder = Path(base).expanduser() / "atd" / "native"
     try:
+        folder = Path(base).expanduser() / "atd" / "native"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError):
         return None

@@ -1,0 +1,37 @@
+"""A user whom the system does not know, as in many containers: no HOME, and no entry among the users."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PHOTO = Path(__file__).parents[2] / "examples" / "photo.png"
+
+SCRIPT = """
+import pwd, sys
+
+def unknown(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+pwd.getpwuid = unknown
+from atd.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [["list"], ["info"], ["restore", "-i", str(PHOTO), "-o", "out.png", "--tile", "32"]],
+    ids=lambda words: words[0],
+)
+def test_a_user_without_a_home_can_do_all(tmp_path, words):
+    away = {"HOME", "HF_HOME", "ATD_HOME", "XDG_CACHE_HOME", "HF_HUB_CACHE"}
+    environment = {name: value for name, value in os.environ.items() if name not in away}
+    command = [sys.executable, "-c", SCRIPT, *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert words[0] != "restore" or (tmp_path / "out.png").is_file()
