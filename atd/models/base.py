@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from atd.ops.backend import keep_choice
 from atd.ops.precision import wide_dtype
 from atd.weights.build import load_network
 from atd.weights.format import Params
@@ -155,7 +156,7 @@ def pad_symmetric(image: Tensor, bottom: int, right: int) -> Tensor:
 def run_layer(layer: Callable[..., Any], *args: Any, checkpointed: bool) -> Any:
     """``layer(*args)``, its activations recomputed in the backward pass when ``checkpointed`` and gradients are on."""
     if checkpointed and torch.is_grad_enabled():
-        return checkpoint(layer, *args, use_reentrant=False)
+        return checkpoint(layer if torch.compiler.is_compiling() else keep_choice(layer), *args, use_reentrant=False)
     return layer(*args)
 
 

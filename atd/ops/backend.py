@@ -12,15 +12,17 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import threading
 from collections.abc import Callable
-from contextvars import ContextVar, Token
-from typing import Self
+from typing import Self, TypeVar, cast
 
 import torch
 
 from atd.errors import BackendError, InputError
 from atd.ops.native.library import can_use_native
 from atd.system.backends import BACKENDS, Backend
+
+Result = TypeVar("Result")
 
 # Minor versions before 3.2 miscompile masked dots of the sizes used here.
 _MIN_TRITON = (3, 2)
@@ -33,22 +35,30 @@ def _checked(name: str, source: str) -> str:
 
 
 _default = _checked(os.environ.get("ATD_BACKEND", "auto").lower() or "auto", "The environment variable ATD_BACKEND")
-# What a `with` block chose for its own thread or task; None outside of one.
-_scoped: ContextVar[str | None] = ContextVar("atd_backend", default=None)
+
+
+# What a `with` block chose for its own thread, as `backend`; no attribute, or None, outside of one. Not a ContextVar:
+# torch.compile traces the choice and guards it, and before torch 2.14 it knows no ContextVar (nor, in a class derived
+# from threading.local, which of two attributes of one name counts).
+_scope = threading.local()
+
+
+def _scoped() -> str | None:
+    return getattr(_scope, "backend", None)
 
 
 def _chosen() -> str:
-    return _scoped.get() or _default
+    return _scoped() or _default
 
 
 class use(contextlib.AbstractContextManager["use"]):
     """Select the backend of every op, for the process or for a ``with`` block.
 
     ``atd.ops.use("reference")`` as a statement sets the default of the process, for all threads at once and for good.
-    ``with atd.ops.use("reference"): ...`` holds for the block, in the thread (or asynchronous task) that runs it: other
-    threads keep what they use, and threads that the block starts begin with the default of the process. Blocks win over
-    the default. Until its block begins, an object of this class holds for the thread that made it; one that is dropped
-    without a block was a statement, so keep no reference to it where the default is meant.
+    ``with atd.ops.use("reference"): ...`` holds for the block, in the thread that runs it: other threads keep what they
+    use, and threads that the block starts begin with the default of the process. Blocks win over the default. Until its
+    block begins, an object of this class holds for the thread that made it; one that is dropped without a block was a
+    statement, so keep no reference to it where the default is meant.
 
     Args:
         backend: ``"auto"``, ``"triton"``, ``"native"``, ``"torch"`` or ``"reference"``.
@@ -57,36 +67,51 @@ class use(contextlib.AbstractContextManager["use"]):
         InputError: ``backend`` is none of the five.
     """
 
-    _statement: Token[str | None] | None = None
+    _maker: int | None = None  # the thread that made it, until it is a block or dropped
 
     def __init__(self, backend: Backend) -> None:
         self._backend = _checked(backend, "The argument of atd.ops.use")
-        self._blocks: list[Token[str | None]] = []
+        self._outer: list[str | None] = [_scoped()]
         # Whether a block follows is not known yet. Were the process's default set here, a block would for a moment
         # hold for other threads too.
-        self._statement = _scoped.set(self._backend)
-
-    def _leave_statement(self) -> bool:
-        """Undo what the constructor set; False where a block has begun before."""
-        token, self._statement = self._statement, None
-        if token is None:
-            return False
-        with contextlib.suppress(ValueError):  # dropped by another thread
-            _scoped.reset(token)
-        return True
+        _scope.backend = self._backend
+        self._maker = threading.get_ident()
 
     def __del__(self) -> None:
         global _default
-        if self._leave_statement():
-            _default = self._backend
+        if self._maker is None:
+            return
+        if self._maker == threading.get_ident():
+            _scope.backend = self._outer.pop()
+        _default = self._backend
 
     def __enter__(self) -> Self:
-        self._leave_statement()
-        self._blocks.append(_scoped.set(self._backend))
+        if self._maker is None:  # another block of the same object
+            self._outer.append(_scoped())
+        elif self._maker != threading.get_ident():
+            self._outer[-1] = _scoped()
+        self._maker = None
+        _scope.backend = self._backend
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        _scoped.reset(self._blocks.pop())
+        _scope.backend = self._outer.pop()
+
+
+def keep_choice(function: Callable[..., Result]) -> Callable[..., Result]:
+    """``function`` with the backend of the block that is active now, in whatever thread it runs.
+
+    Autograd recomputes checkpointed layers in threads of its own for a card, where no block holds.
+    """
+    choice = _scoped()
+    if choice is None:
+        return function
+
+    def run(*args: object) -> Result:
+        with use(cast(Backend, choice)):
+            return function(*args)
+
+    return run
 
 
 def _triton_version() -> tuple[int, int] | None:

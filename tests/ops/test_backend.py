@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from atd import ops
+from atd.models.base import run_layer
 from atd.ops import backend, geometry
 from atd.ops.backend import resolve
 from atd.ops.cache import TableCache
@@ -91,6 +92,22 @@ def test_a_block_never_shows_in_another_thread():
 
 
 @pytest.mark.usefixtures("default_torch")
+def test_layers_recomputed_in_another_thread_keep_their_block():
+    """As autograd recomputes them for a card: in a thread of its own, after the block has ended."""
+    chosen = []
+
+    def layer(x):
+        chosen.append(now())
+        return x.exp()
+
+    x = torch.ones(3, requires_grad=True)
+    with ops.use("reference"):
+        y = run_layer(layer, x, checkpointed=True)
+    in_thread(lambda: y.sum().backward())
+    assert chosen == ["reference", "reference"]
+
+
+@pytest.mark.usefixtures("default_torch")
 def test_a_statement_sets_the_default_of_every_thread():
     ops.use("reference")
     assert now() == in_thread(now) == "reference"
@@ -102,6 +119,23 @@ def test_a_statement_sets_the_default_of_every_thread():
     with pytest.raises(KeyError), ops.use("reference"):
         raise KeyError
     assert now() == "torch"
+
+
+def test_a_compiled_op_follows_the_choice():
+    torch._dynamo.reset()
+    made = []
+
+    def count(graph, example_inputs):
+        made.append(sum(torch.int16 in node.args for node in graph.graph.nodes))
+        return graph.forward
+
+    category = torch.arange(16)[None] % 3
+    partition = torch.compile(lambda: ops.category_partition(category, 3), fullgraph=True, backend=count)
+    with torch.no_grad():
+        for backend_name in ("torch", "reference", "torch"):
+            with ops.use(backend_name):
+                partition()
+    assert made == [1, 0], "one graph for each backend: the narrow keys of the tuned path, the plain sort"
 
 
 def test_kernels_say_why_they_refuse():
