@@ -11,7 +11,7 @@ from torch import nn
 
 from atd.errors import NotEnoughDiskError, NotEnoughMemoryError
 from atd.restoration.network import size_multiple_of
-from atd.system import install_hint
+from atd.system import free_in_cgroups, install_hint
 
 BYTES_PER_PIXEL = {
     ("ATD", 216): (16_000, 27_700),
@@ -61,9 +61,8 @@ def free_ram() -> int | None:
                 limits.append(int(line.split()[1]) * 1024)
     elif hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         limits.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
-        limits.append(max(int(limit.read_text()) - int(used.read_text()), 0))
+    if (left := free_in_cgroups()) is not None:
+        limits.append(left)
     return min(limits) if limits else None
 
 
@@ -74,7 +73,7 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _gigabytes(size: float) -> str:
+def _in_words(size: float) -> str:
     """GB in words; small sizes in MB or kB, so that none reads as zero."""
     for unit, name in ((1e9, "GB"), (1e6, "MB")):
         if size >= unit / 10:
@@ -87,7 +86,7 @@ def require_disk(size: int, target: Path) -> None:
     free = free_disk(target.absolute().parent)
     if size > free:
         raise NotEnoughDiskError(
-            f"{target} needs up to {size / 1e9:.2f} GB of disk, but {free / 1e9:.2f} GB are free there"
+            f"{target} needs up to {_in_words(size)} of disk, but {_in_words(free)} are free there"
         )
 
 
@@ -100,7 +99,7 @@ def require_ram(size: int, work: str) -> None:
     free = free_ram()
     if free is not None and size > free:
         raise NotEnoughMemoryError(
-            f"{work} needs about {size / 1e9:.1f} GB of RAM, but {free / 1e9:.1f} GB are free: restore a part of the "
+            f"{work} needs about {_in_words(size)} of RAM, but {_in_words(free)} are free: restore a part of the "
             f"image, or stream from file to file with extra io ({install_hint('io')})"
         )
 
@@ -111,8 +110,8 @@ def require_ram_for_tiles(model: nn.Module, height: int, width: int, batch_size:
     if free is not None and needed > free:
         number = f"{batch_size} tiles" if batch_size > 1 else "a tile"
         raise NotEnoughMemoryError(
-            f"{number} of {width}x{height} pixels at once need about {_gigabytes(needed)} of RAM, but "
-            f"{_gigabytes(free)} are free: let tiles be chosen automatically, or set a smaller size"
+            f"{number} of {width}x{height} pixels at once need about {_in_words(needed)} of RAM, but "
+            f"{_in_words(free)} are free: let tiles be chosen automatically, or set a smaller size"
         )
 
 

@@ -14,6 +14,10 @@ Tile = int | None | Literal["auto"]
 """How an image is cut: "auto" as memory allows, None not at all, a number of pixels at most so long a side."""
 
 
+LARGEST_OUTSCALE = 1000
+"""Beyond it, a slip of the finger is likelier than an image that anyone wants."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RestoreOptions:
     """The arguments of `restore` that decide the pixels; their meaning is described there.
@@ -36,8 +40,8 @@ class RestoreOptions:
             raise InputError(f"expected overlap >= 0 pixels, got {self.overlap!r}")
         if not (_is_integer(self.batch_size) and self.batch_size >= 1):
             raise InputError(f"expected batch_size >= 1, got {self.batch_size!r}")
-        if self.outscale is not None and not 0 < self.outscale < float("inf"):
-            raise InputError(f"expected outscale > 0, got {self.outscale}")
+        if self.outscale is not None and not 0 < self.outscale <= LARGEST_OUTSCALE:
+            raise InputError(f"expected outscale > 0 and at most {LARGEST_OUTSCALE}, got {self.outscale}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The machine below the library: files that appear whole, devices, and packages that may be missing."""
 
+from atd.system.cgroups import free_in_cgroups
 from atd.system.devices import default_device
 from atd.system.extras import import_extra, install_hint, missing_extra
 from atd.system.files import atomic_write, expand_user
@@ -11,6 +12,7 @@ __all__ = [
     "default_device",
     "exclusive_file",
     "expand_user",
+    "free_in_cgroups",
     "import_extra",
     "install_hint",
     "missing_extra",

@@ -427,7 +427,7 @@ def test_outscale_chains_the_network_and_resizes_as_pillow_does():
 def test_a_result_beyond_the_memory_is_refused_before_any_work(monkeypatch):
     monkeypatch.setattr(memory, "free_ram", lambda: 10_000)
     network = Nearest()
-    with pytest.raises(MemoryError, match=r"needs about .* GB of RAM"):
+    with pytest.raises(MemoryError, match=r"needs about .* [GMk]B of RAM"):
         restore(network, rgb())
     assert not network.seen
 
