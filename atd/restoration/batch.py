@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,12 +18,15 @@ from atd.errors import InputError
 from atd.images import SUFFIXES, ImageData, ImageHeader, open_image, write_image
 from atd.restoration.api import restore_image
 from atd.restoration.options import FileOptions, RestoreOptions
-from atd.restoration.plan import FilePlan, is_unfinished, part_of, plan_file
+from atd.restoration.plan import FilePlan, check_not_input, is_unfinished, part_of, plan_file
 from atd.restoration.progress import Callback
 from atd.restoration.streaming import stream_file
 
 READABLE_SUFFIXES = (*SUFFIXES, ".gif", ".ppm", ".pgm", ".pnm")
 """Endings of the files that are taken from a folder; a file named itself may have any."""
+# Of a name that is meant as a file; folders may have dots in their names, such as results.v2.
+_ENDING = re.compile(r"\.[A-Za-z]{2,5}\d?")
+
 FORMAT_SUFFIXES = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 """The ending of results by the format that was asked for."""
 
@@ -86,7 +90,8 @@ def plan_jobs(
             contents of folders.
 
     Raises:
-        InputError: an input does not exist, nothing is left, or two inputs would have the same output.
+        InputError: an input does not exist, nothing is left, two inputs would have the same output, the output is the
+            input itself, or its ending is that of a file that cannot be written.
     """
     for path in inputs:
         if not path.exists():
@@ -94,9 +99,17 @@ def plan_jobs(
     if len(inputs) == 1 and inputs[0].is_file() and output.suffix.lower() in SUFFIXES and not output.is_dir():
         if format != "same" and SUFFIXES[output.suffix.lower()] != SUFFIXES[FORMAT_SUFFIXES[format]]:
             raise InputError(f"--format {format} contradicts the output file {output}: leave one of them out")
+        check_not_input(inputs[0], output)
         return [Job(inputs[0], output)]
     if output.is_file():
         raise InputError(f"{output} is a file, but the results of several files need a folder")
+    if not output.is_dir() and _ENDING.fullmatch(output.suffix):
+        if output.suffix.lower() in SUFFIXES:
+            raise InputError(f"{output} names an image file, but a folder and several files are restored into a folder")
+        raise InputError(
+            f"{output} has the ending {output.suffix}, which is none of {', '.join(SUFFIXES)}: name one of them, or "
+            "make the folder first if it is meant as one"
+        )
     jobs: list[Job] = []
     for path in inputs:
         if path.is_dir():

@@ -40,6 +40,12 @@ class FilePlan:
         return self.metadata is not None
 
 
+def check_not_input(source: Path, target: Path) -> None:
+    """Refuse to write over the input, by whatever name: the same path, a link to it, or its name in other letters."""
+    if target.exists() and target.samefile(source):
+        raise InputError(f"{target} is the input {source} itself, which would be lost: name another output")
+
+
 def plan_file(
     image: ImageFile, target: Path, scale: int, outscale: float | None = None, options: FileOptions | None = None
 ) -> FilePlan:
@@ -51,12 +57,13 @@ def plan_file(
 
     Raises:
         ImageError: the format of `target` cannot hold the result, or not in strips.
-        InputError: streaming was asked for, and `outscale` needs the network more than once.
+        InputError: `target` is the input, or streaming was asked for and `outscale` needs the network more than once.
         MissingExtraError: streaming was asked for without libvips.
         NotEnoughMemoryError, NotEnoughDiskError: the result does not fit into what is free.
     """
     options = options or FileOptions()
     source, header = image.path, image.header
+    check_not_input(source, target)
     height, width, channels = header.shape
     result = ImageHeader((*output_size(height, width, scale, outscale), channels), header.dtype)
     stream = options.stream
