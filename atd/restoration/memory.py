@@ -29,7 +29,7 @@ piece, and elsewhere. Both are measured by ``python -m benchmarks.memory`` in fl
 With `CPU_OVERHEAD` the first is an upper bound of the rise of the resident set: with torch 2.14.1, for 1, 2 and 4
 threads of the native kernels and of the torch path, for ATD, ATD-light, CVPR ATD-light, ATD-U and its tiny form (two
 layers a block) at sides of 96 to 384, it was 1.07 to 1.9 times the rise measured from 256² on, and more below. CVPR
-ATD at full width was not measured so, and has the figure of ATD; ATD-Real was measured at 128² and 256² with one thread."""
+ATD at full width was not measured so, and has the figure of ATD; ATD-Real was measured at 128² and 256², one thread."""
 # On a CPU, what is taken whatever the size of the image: the pieces in work, some megabytes for each thread, and freed
 # memory that the C library keeps. Its malloc holds back up to 64 MB, which depends on the order of allocations and,
 # with more than one thread, differs by 50 MB between runs of one program.
