@@ -42,10 +42,10 @@ class TableCache:
             return value
         with self._lock:
             if key not in self._entries:
+                while self._bytes + size > self.limit:
+                    self._bytes -= _size(self._entries.popitem(last=False)[1])
                 self._entries[key] = value
                 self._bytes += size
-            while self._bytes > self.limit:
-                self._bytes -= _size(self._entries.popitem(last=False)[1])
         return value
 
     def clear(self) -> None:

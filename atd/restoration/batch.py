@@ -90,8 +90,8 @@ def plan_jobs(
             contents of folders.
 
     Raises:
-        InputError: an input does not exist, nothing is left, two inputs would have the same output, the output is the
-            input itself, or its ending is that of a file that cannot be written.
+        InputError: an input does not exist, nothing is left, two inputs would have the same output, an output is an
+            input, or its ending is that of a file that cannot be written.
     """
     for path in inputs:
         if not path.exists():
@@ -119,8 +119,11 @@ def plan_jobs(
         for file in files:
             gray_target = _target(file, output, gray_label, format) if gray_label else None
             jobs.append(Job(folder / file, _target(file, output, label, format), gray_target))
-    # A second run over a folder that holds its own results must not restore those again.
     results = {target.resolve() for job in jobs for target in job.targets}
+    for path in inputs:
+        if path.is_file() and path.resolve() in results:
+            raise InputError(f"{path} is to be restored, and is the result of another input: name another output")
+    # A second run over a folder that holds its own results must not restore those again.
     jobs = [job for job in dict.fromkeys(jobs) if job.source.resolve() not in results]
     if not jobs:
         raise InputError(f"no image files in {', '.join(str(path) for path in inputs)}")

@@ -49,6 +49,7 @@ def command(*arguments: object, program=("-m", "atd"), cwd: Path) -> subprocess.
     return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=120, env=environment)
 
 
+@pytest.mark.slow
 def test_a_shape_bug_inside_torch_keeps_its_traceback(network, photos, tmp_path):
     done = command("evaluate", network, "--data", photos, program=("-c", _BROKEN_NETWORK), cwd=tmp_path)
     assert done.returncode == 1
@@ -57,6 +58,7 @@ def test_a_shape_bug_inside_torch_keeps_its_traceback(network, photos, tmp_path)
     assert "atd: error:" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_shape_bug_of_one_file_keeps_its_traceback_and_the_others_go_on(network, photos, tmp_path):
     (photos / "b.png").write_bytes(b"not an image")
     done = command(
@@ -76,6 +78,7 @@ def test_a_mistake_of_the_user_is_one_sentence(photos, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_backend_of_the_environment_that_does_not_exist_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("ATD_BACKEND", "cuda")
     done = command("info", cwd=tmp_path)
@@ -84,6 +87,7 @@ def test_a_backend_of_the_environment_that_does_not_exist_is_one_sentence(tmp_pa
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_os_error_that_names_a_file_is_one_sentence(tmp_path):
     torch.save(small("ATD").state_dict(), tmp_path / "a.pth")
     (tmp_path / "file").touch()
@@ -92,6 +96,7 @@ def test_an_os_error_that_names_a_file_is_one_sentence(tmp_path):
     assert done.stderr == "atd: error: file/out: Not a directory\n"
 
 
+@pytest.mark.slow
 def test_traceback_shows_where_a_sentence_came_from(photos, tmp_path):
     done = command("evaluate", "atd_lite_sr_x4", "--data", photos, "--traceback", cwd=tmp_path)
     assert done.returncode == 2
@@ -100,6 +105,7 @@ def test_traceback_shows_where_a_sentence_came_from(photos, tmp_path):
     assert done.stderr.rstrip().splitlines()[-1].startswith("atd: error: There is no model named 'atd_lite_sr_x4'")
 
 
+@pytest.mark.slow
 def test_traceback_of_one_bad_file(network, photos, tmp_path):
     (photos / "b.png").write_bytes(b"not an image")
     done = command("restore", "-i", photos, "-o", "out", "--model", network, "--traceback", cwd=tmp_path)

@@ -61,6 +61,7 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_evaluation_page(browser, photos, tmp_path):
     arguments = ["evaluate", "bicubic", "--scale", "4", "--data", str(photos), "--out", str(tmp_path), "--report"]
     assert main(arguments) == 0

@@ -60,3 +60,13 @@ def test_an_unknown_ending_is_no_folder(photo, tmp_path):
     (tmp_path / "made.gif").mkdir()
     (job,) = plan_jobs([photo], tmp_path / "made.gif", label="net")
     assert job.target == tmp_path / "made.gif" / "photo_net.png"
+
+
+def test_a_named_input_that_is_the_result_of_another_is_refused(photo, tmp_path):
+    """It was left out without a word, and overwritten."""
+    result = tmp_path / "photo_net.png"
+    result.write_bytes(photo.read_bytes())
+    with pytest.raises(InputError, match=r"photo_net\.png is to be restored, and is the result of another input"):
+        plan_jobs([photo, result], tmp_path, label="net")
+    (job,) = plan_jobs([tmp_path], tmp_path, label="net")  # a folder may hold the results of a run before
+    assert job.source == photo

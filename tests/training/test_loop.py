@@ -149,6 +149,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+@pytest.mark.slow
 def test_accumulation_is_the_whole_batch(folder, tmp_path):
     overrides = [*TINY, "iterations=2"]
     train("small_light_x4", folder, tmp_path / "whole", *overrides)

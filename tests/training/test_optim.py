@@ -80,6 +80,7 @@ def float64_muon_step(grad: np.ndarray) -> np.ndarray:
     return max(1.0, height / width) ** 0.5 * (x.T if tall else x).reshape(grad.shape)
 
 
+@pytest.mark.slow
 def test_muon_steps_of_every_parameter_shape_of_atd_u_are_the_rules():
     """Depthwise 5×5 kernels used to take steps 2.3 to 6.4 times too large.
 

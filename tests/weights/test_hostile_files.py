@@ -118,6 +118,7 @@ def test_tensors_that_are_no_weights_are_refused(tmp_path, kind):
     refused(tmp_path / "net.pth", match)
 
 
+@pytest.mark.slow
 def test_damaged_pickles_are_load_errors_whatever_they_raise(tmp_path):
     """750 pickles with one to eight bytes changed, cut off or doubled, in the old format, where every byte is code."""
     content = dict(list(small("ATD").state_dict().items())[:4])

@@ -57,6 +57,7 @@ for source in sorted(sources.iterdir()):
 
 
 @pytest.mark.parametrize("shapes_of", FULL_SIZE)
+@pytest.mark.slow
 def test_a_file_for_the_authors_has_exactly_their_keys_shapes_and_types(golden, tmp_path, shapes_of):
     expected = json.loads((golden / "state_dict_shapes.json").read_text())[shapes_of]
     with torch.device("meta"):
@@ -185,6 +186,7 @@ def test_files_of_others_are_not_overwritten(tmp_path):
     assert "library_name: atd-restoration" in (tmp_path / "net" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_other_weights_in_the_cache_are_not_replaced_unasked(cache, tmp_path):
     first, second = (atd.create(NAME).eval() for _ in range(2))
     for name, model in (("first", first), ("second", second)):
