@@ -35,7 +35,7 @@ class VipsFile:
         header: size, channels and sample type of the upright image.
     """
 
-    def __init__(self, path: Path, access: str = "sequential") -> None:
+    def __init__(self, path: Path) -> None:
         """Open `path`.
 
         Raises:
@@ -43,7 +43,7 @@ class VipsFile:
             MissingExtraError: libvips is not installed.
             pyvips.Error: libvips cannot read the file.
         """
-        image = _open(path, access)
+        image = _open(path, "sequential")
         self.header = _header(image)
         self._image = image
 

@@ -5,7 +5,6 @@ ATD_HUB_REPO        `org/repo[@revision]`: the hub repository that holds the off
 HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN   as in huggingface_hub
 """
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from atd.errors import LoadError
 from atd.registry import ModelInfo
 from atd.system import expand_user
+from atd.weights.integrity import file_sha256
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -171,8 +171,7 @@ def _check_hash(path: Path, sha256: str | None, what: str) -> None:
     expected = {value for value in (sha256, blob.name if _SHA256.fullmatch(blob.name) else None) if value}
     if not expected:
         return
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = file_sha256(path)
     if expected != {actual}:
         path.unlink()
         blob.unlink(missing_ok=True)
