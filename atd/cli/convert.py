@@ -20,7 +20,7 @@ def add_parser(subparsers: Subcommands) -> None:
         description="Turn a .pth, .pt, .ckpt or .safetensors checkpoint of ATD, ATD-U or ATD of CVPR 2024 into a "
         "folder of model.safetensors, config.json and a model card. With --as the file is checked to be that network "
         'and placed in the cache, and atd.load("NAME") then works without a request.',
-        common=("name", "output", "category_size", "img_range"),
+        common=("name", "output", "overwrite", "category_size", "img_range"),
         examples=(
             (
                 "atd convert 003_ATD_SRx4_finetune.pth --as atd_sr_x4",
@@ -32,6 +32,9 @@ def add_parser(subparsers: Subcommands) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the checkpoint")
     parser.add_argument("--as", dest="name", metavar="NAME", help="name of atd list that the file holds the weights of")
     arguments.add_output(parser, "write here instead", metavar="FOLDER")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="with --as: replace other weights that the cache holds"
+    )
     parser.add_argument(
         "--category-size",
         type=int,
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         overrides["category_size"] = args.category_size if len(args.category_size) > 1 else args.category_size[0]
     if args.img_range is not None:
         overrides["img_range"] = args.img_range
-    folder = loading.convert(args.file, args.name, args.output, **overrides)
+    folder = loading.convert(args.file, args.name, args.output, overwrite=args.overwrite, **overrides)
     model = repr(args.name) if args.name and not args.output else repr(str(folder))
     print(f"{folder}: load it with atd.load({model})")
     return 0

@@ -102,3 +102,17 @@ def test_info_names_folders_versions_and_the_backends_reason(cache, monkeypatch,
     for part in (str(cache), atd.__version__, torch.__version__.split("+")[0], backend, "HF_HUB_OFFLINE"):
         assert part in text
     assert "pip install 'atd-restoration[drive]'" in text
+
+
+@pytest.mark.slow
+def test_other_weights_in_the_cache_are_replaced_on_request(cache, tmp_path, capsys):
+    """The sentence that names --overwrite is followed."""
+    for name in ("first", "second"):
+        torch.save({"params_ema": atd.create(NAME).state_dict()}, tmp_path / f"{name}.pth")
+    assert main(["convert", str(tmp_path / "first.pth"), "--as", NAME]) == 0
+    again = ["convert", str(tmp_path / "second.pth"), "--as", NAME]
+    assert main(again) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*again, "--overwrite"]) == 0
+    expected = torch.load(tmp_path / "second.pth", weights_only=True)["params_ema"]["conv_first.weight"]
+    assert torch.equal(atd.load(NAME).conv_first.weight, expected)
