@@ -108,26 +108,41 @@ def convert(
     return place_weights(ARCHITECTURES, file, info, target, overrides, params, overwrite)
 
 
-def convert_for_authors(source: str | Path, file: str | Path, *, params: Params = "auto", **overrides: object) -> Path:
+def convert_for_authors(
+    source: str | Path,
+    file: str | Path,
+    *,
+    weights: str | Path = "official",
+    params: Params = "auto",
+    overwrite: bool = False,
+    **overrides: object,
+) -> Path:
     """Write a `.pth` that the authors' programs read, and return its path.
 
     It holds exactly their keys and shapes in float32, index buffers included, under `params_ema`. Files of the CVPR
     2024 networks load in spandrel too. Equal weights give equal bytes.
 
     Args:
-        source: a weight file, a folder that holds one, or a hub repository, as in `load`.
+        source: a name, a weight file, a folder that holds one, or a hub repository, as in `load`.
         file: where to write, `.pth`.
+        weights: of a name, as in `load`.
         params: as in `load`.
+        overwrite: replace a file that is there.
         overrides: constructor keywords, as in `load`.
 
     Raises:
         LoadError: the weights cannot be had.
-        InputError: the ending is not `.pth`.
+        InputError: the ending is not `.pth`, `file` is there already, or is `source`.
     """
     file = Path(file)
     if file.suffix != ".pth":
         raise InputError(f"{file} does not end in .pth, which is the authors' format")
-    return write_for_authors(load(source, "official", None, None, None, False, params, **overrides), file)
+    for given in (source, weights):
+        if file.exists() and Path(given).exists() and file.samefile(given):
+            raise InputError(f"{file} is the checkpoint itself, which would be lost: name another file")
+    if file.exists() and not overwrite:
+        raise InputError(f"{file} exists: overwrite=True (--overwrite) replaces it")
+    return write_for_authors(load(source, weights, None, None, None, False, params, **overrides), file)
 
 
 def download(name: str, source: str = "hub") -> Path:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from atd.system.backends import BACKENDS
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+PARAMS = ("auto", "ema", "raw")
 
 
 class Container(Protocol):
@@ -59,6 +60,18 @@ def add_weights(container: Container, *, default: str | None = "official") -> No
         default=default,
         metavar="WHICH",
         help="official (default), bundled, a file, a folder or org/repo[@revision]",
+    )
+
+
+def add_params(container: Container) -> None:
+    """``--params``: which weights of a checkpoint that holds two."""
+    add(
+        container,
+        "--params",
+        choices=PARAMS,
+        default="auto",
+        metavar="WHICH",
+        help="of a checkpoint that holds two: ema (a training's average), raw, or auto: the average where there is one",
     )
 
 

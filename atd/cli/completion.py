@@ -143,6 +143,7 @@ def _words(action: argparse.Action) -> tuple[str, ...]:
         "a": tuple(registry.list_models()),
         "b": tuple(registry.list_models()),
         "name": tuple(registry.list_models()),
+        "source": (*registry.list_models(), FILES),
         "names": ("all", *registry.list_models()),
         "pattern": tuple(registry.list_models()),
         "weights": ("official", "bundled", FILES),

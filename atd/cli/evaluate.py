@@ -81,6 +81,7 @@ def add_settings_arguments(parser: CommandParser) -> None:
     """How a network is run: shared with `atd compare`."""
     group = parser.add_argument_group("how the network is run")
     arguments.add_weights(group)
+    arguments.add_params(group)
     arguments.add_tiling(group)
     arguments.add_device(group)
     arguments.add_dtype(
@@ -91,7 +92,7 @@ def add_settings_arguments(parser: CommandParser) -> None:
 
 def run_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The keywords of `atd.evaluation.candidates.RunOptions`, which are some of `atd.evaluate` too."""
-    names = ("weights", "tile", "overlap", "self_ensemble", "dtype", "device", "backend")
+    names = ("weights", "params", "tile", "overlap", "self_ensemble", "dtype", "device", "backend")
     return {name: getattr(args, name) for name in names}
 
 

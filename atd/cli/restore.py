@@ -86,6 +86,7 @@ def add_parser(subparsers: Subcommands) -> None:
     network = parser.add_argument_group("network")
     arguments.add_model(network)
     arguments.add_weights(network, default=None)
+    arguments.add_params(network)
     network.add_argument("--task", choices=tuple(TASK_MODELS), help="super-resolution network, together with --scale")
     arguments.add_scale(network, "2, 3 or 4: of the network, together with --task", choices=(2, 3, 4))
     network.add_argument("--denoise", type=int, choices=(15, 25, 50), metavar="SIGMA", help="remove noise: 15, 25, 50")
@@ -226,6 +227,7 @@ class Networks:
             raise InputError("--task and --scale pick a network together: give both, or --model")
         self.device = device
         self.weights = args.weights or "official"
+        self.params = args.params
         self.defaulted = not chosen
         self.gray_name: str | None = None
         if args.model is not None:
@@ -258,5 +260,5 @@ class Networks:
         from atd.restoration.api import load_network
 
         if name not in self.loaded:
-            self.loaded[name] = load_network(name, self.weights, self.device)
+            self.loaded[name] = load_network(name, self.weights, self.device, self.params)
         return self.loaded[name]

@@ -25,6 +25,7 @@ from atd.evaluation.scoring import ScoredImage, evaluate_candidate
 from atd.metrics import Channel
 from atd.restoration import Tile
 from atd.system.backends import Backend
+from atd.weights.format import Params
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ def evaluate(
     *,
     sets: Sequence[str] | None = None,
     weights: str | Path | None = None,
+    params: Params = "auto",
     scale: int | None = None,
     sigma: float | None = None,
     quality: int | None = None,
@@ -80,6 +82,7 @@ def evaluate(
         data: folder of test sets in one of the usual layouts, or a plain folder of images.
         sets: names of the sets, e.g. ``["Set5", "Set14"]``, whatever their case.
         weights: which weights of a named model (see `atd.load`); None means the official ones.
+        params: which weights of a checkpoint file that holds two (see `atd.load`).
         scale: super-resolution factor, for the baselines; a network is only checked to have it.
         sigma: noise level on the scale 0..255.
         quality: libjpeg quality, 1..100.
@@ -113,7 +116,9 @@ def evaluate(
     folder = _checked_output(output, report)
     if report and not images:
         raise InputError("the report shows the restored images, which are not to be saved: leave one of the two out")
-    options = RunOptions(weights, tile, overlap, self_ensemble, str(dtype).removeprefix("torch."), device, backend)
+    options = RunOptions(
+        weights, tile, overlap, self_ensemble, str(dtype).removeprefix("torch."), device, backend, params
+    )
     candidate = open_candidate(model, options, scale)
     plan = plan_evaluation(
         candidate, Path(data), sets, sigma=sigma, quality=quality, channel=channel, crop=crop, border=border

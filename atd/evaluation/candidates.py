@@ -20,6 +20,7 @@ from atd.restoration.api import load_network
 from atd.restoration.network import device_of, scale_of
 from atd.system import default_device
 from atd.system.backends import BACKENDS, Backend
+from atd.weights.format import Params
 
 BASELINES = ("bicubic", "lanczos", "identity")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -35,6 +36,7 @@ class RunOptions:
     dtype          of the computation, one of `DTYPES`
     device         None: the first CUDA card, else the CPU
     backend        of the ops; None leaves the process's choice
+    params         which weights of a checkpoint that holds two, as in `atd.load`
     """
 
     weights: str | Path | None = None
@@ -44,6 +46,7 @@ class RunOptions:
     dtype: str = "float32"
     device: str | torch.device | None = None
     backend: Backend | None = None
+    params: Params = "auto"
 
     def __post_init__(self) -> None:
         """Refuse a dtype or a backend that does not exist."""
@@ -120,6 +123,8 @@ def open_candidate(model: str | Path | nn.Module, options: RunOptions, scale: in
     if model in BASELINES:
         return baseline(str(model), scale or 1)
     if isinstance(model, nn.Module):
+        if options.params != "auto":
+            raise InputError(f"params={options.params!r} chooses within a checkpoint file, but a module was given")
         candidate = from_model(load_network(model, options.weights, options.device), options)
     else:
         candidate = from_name(model, options)
@@ -158,6 +163,7 @@ def from_name(name_or_path: str | Path, options: RunOptions) -> Candidate:
         weights=weights,
         device=options.device or default_device(),
         dtype=torch.float64 if options.dtype == "float64" else None,
+        params=options.params,
     )
     candidate = from_model(model, options, name=str(name_or_path))
     # A file, folder or repository is its own weights.

@@ -34,6 +34,7 @@ from atd.restoration.plan import output_size, passes, plan_file, require_ram_for
 from atd.restoration.progress import Callback, TileCounter, progress_callback
 from atd.restoration.runner import Source, count_tiles, strips
 from atd.system import default_device
+from atd.weights.format import Params
 
 Sample = TypeVar("Sample", bound=np.generic)
 
@@ -234,13 +235,17 @@ def restore_tensor(
 
 
 def load_network(
-    model: nn.Module | str | Path, weights: str | Path | None = None, device: str | torch.device | None = None
+    model: nn.Module | str | Path,
+    weights: str | Path | None = None,
+    device: str | torch.device | None = None,
+    params: Params = "auto",
 ) -> nn.Module:
     """The module itself, checked to be on `device`; or the named model, loaded on `device`.
 
     Args:
         weights: of a named model, None meaning "official".
         device: None means where a module is, and the default device for a named model.
+        params: of a named model, as in `atd.load`.
 
     Raises:
         InputError: `weights` beside a module, or the module is elsewhere.
@@ -248,7 +253,10 @@ def load_network(
     """
     if not isinstance(model, nn.Module):
         return loading.load(
-            model, weights="official" if weights is None else weights, device=device or default_device()
+            model,
+            weights="official" if weights is None else weights,
+            device=device or default_device(),
+            params=params,
         )
     if weights is not None:
         raise InputError(

@@ -72,6 +72,12 @@ def fetch_official(info: ModelInfo, source: str, place: Place) -> Path:
 def _named(
     info: ModelInfo, weights: str | Path, revision: str | None, local_files_only: bool, params: Params, place: Place
 ) -> WeightFile:
+    if weights in ("official", "bundled") and params != "auto":
+        raise LoadError(
+            f"params={params!r} chooses between the two weights of a checkpoint file, and the {weights} weights of "
+            f"{info.name} are one: give the file, or place its other weights in the cache by `atd convert FILE --as "
+            f"{info.name} --params {params}`."
+        )
     if weights == "official":
         return read_weights(_official(info, revision, local_files_only, place))
     if weights == "bundled":
@@ -102,19 +108,19 @@ def _elsewhere(source: str | Path, revision: str | None, local_files_only: bool,
         repo_id, pinned = repository
         if revision and pinned and revision != pinned:
             raise LoadError(f"{source} names the revision {pinned} and revision={revision!r} another; give one.")
-        return _from_repository(repo_id, revision or pinned or "main", local_files_only)
+        return _from_repository(repo_id, revision or pinned or "main", local_files_only, params)
     if path.name != str(source):
         raise LoadError(f"There is no file or folder {source}.")
     return None
 
 
-def _from_repository(repo_id: str, revision: str, local_files_only: bool) -> WeightFile:
+def _from_repository(repo_id: str, revision: str, local_files_only: bool, params: Params) -> WeightFile:
     weights = hub.hub_file(repo_id, revision, hub.WEIGHTS_FILE, local_files_only=local_files_only)
     # The folder of the file is named after its commit: take the description of that commit, whatever the branch does.
     commit = weights.parent.name
     with contextlib.suppress(hub.MissingFileError):  # a bare file is described by its header or its keys
         hub.hub_file(repo_id, commit, hub.CONFIG_FILE, local_files_only=local_files_only)
-    return read_weights(weights)
+    return read_weights(weights, params)
 
 
 def _official(info: ModelInfo, revision: str | None, local_files_only: bool, place: Place) -> Path:

@@ -1,10 +1,14 @@
 """atd list, info, convert and download, as a user types them."""
 
+import json
 import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_networks import output, same_weights, small
+from spandrel import ModelLoader
 
 import atd
 from atd import registry
@@ -116,3 +120,78 @@ def test_other_weights_in_the_cache_are_replaced_on_request(cache, tmp_path, cap
     assert main([*again, "--overwrite"]) == 0
     expected = torch.load(tmp_path / "second.pth", weights_only=True)["params_ema"]["conv_first.weight"]
     assert torch.equal(atd.load(NAME).conv_first.weight, expected)
+
+
+def test_convert_to_authors_writes_their_keys_and_spandrel_reads_it(golden, tmp_path, capsys):
+    """Strict both ways: their shapes in state_dict_shapes.json, and spandrel's independent network."""
+    name = "atd_cvpr_light_sr_x3"
+    model = atd.create(name)
+    model.save_pretrained(tmp_path / "net")
+    assert main(["convert", str(tmp_path / "net"), "--to", "authors"]) == 0
+    assert "params_ema" in capsys.readouterr().out
+    content = torch.load(tmp_path / "net.pth", weights_only=True)
+    assert list(content) == ["params_ema"]
+    shapes = {key: list(value.shape) for key, value in content["params_ema"].items()}
+    assert shapes == json.loads((golden / "state_dict_shapes.json").read_text())[name]
+    theirs = ModelLoader().load_from_file(tmp_path / "net.pth").model
+    assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in model.state_dict().items())
+    assert same_weights(atd.load(name, weights=tmp_path / "net.pth"), model)
+
+
+def test_convert_to_authors_replaces_no_file_unasked_and_never_its_source(tmp_path, capsys):
+    model = small("ATD")
+    torch.save(model.state_dict(), tmp_path / "mine.pth")
+    before = (tmp_path / "mine.pth").read_bytes()
+    (tmp_path / "other.pth").write_text("mine")
+    convert = ["convert", str(tmp_path / "mine.pth"), "--to", "authors", "--category-size", "16"]
+    for extra, message in [
+        ([], "is the checkpoint itself"),
+        (["--overwrite"], "is the checkpoint itself"),
+        (["-o", str(tmp_path / "other.pth")], "--overwrite"),
+        (["-o", str(tmp_path / "other")], ".pth"),
+        (["-o", str(tmp_path / "new.pth"), "--as", "atd_sr_x4"], "atd_sr_x4"),
+    ]:
+        assert main([*convert, *extra]) == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "mine.pth").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.pth", "other.pth"]
+    assert main([*convert, "-o", str(tmp_path / "other.pth"), "--overwrite"]) == 0
+    assert same_weights(atd.load(tmp_path / "other.pth", category_size=16), model)
+
+
+def test_convert_to_authors_takes_bundled_weights_by_name(cache, tmp_path, capsys):
+    file = tmp_path / "x2.pth"
+    assert main(["convert", NAME, "--to", "authors", "--weights", "bundled", "-o", str(file)]) == 0
+    assert same_weights(atd.load(file), atd.load(NAME, weights="bundled"))
+    assert main(["convert", str(file), "--weights", "bundled", "-o", str(tmp_path / "net")]) == 2
+    assert "--to authors" in capsys.readouterr().err
+
+
+def test_params_choose_the_weights_of_a_checkpoint_in_every_command(cache, tmp_path, capsys):
+    average, raw = small("ATD", seed=1, category_size=256), small("ATD", seed=2, category_size=256)
+    file = tmp_path / "both.pth"
+    torch.save({"params": raw.state_dict(), "params_ema": average.state_dict()}, file)
+    photo = tmp_path / "photo.png"
+    Image.linear_gradient("L").resize((16, 12)).convert("RGB").save(photo)
+    (tmp_path / "set").mkdir()
+    Image.effect_noise((32, 32), 60).convert("RGB").save(tmp_path / "set" / "a.png")
+    scores = {}
+    for params, expected in (("auto", average), ("ema", average), ("raw", raw)):
+        chosen = ["--params", params]
+        assert main(["convert", str(file), "-o", str(tmp_path / params), *chosen]) == 0
+        assert same_weights(atd.load(tmp_path / params), expected)
+        output_file = tmp_path / f"{params}.png"
+        assert main(["restore", "-i", str(photo), "-o", str(output_file), "--model", str(file), *chosen]) == 0
+        assert np.array_equal(np.asarray(Image.open(output_file)), np.asarray(atd.restore(expected, photo)))
+        out = tmp_path / f"scores-{params}"
+        assert main(["evaluate", str(file), "--data", str(tmp_path / "set"), "-o", str(out), *chosen]) == 0
+        scores[params] = json.loads((out / "results.json").read_text())["sets"]
+    assert scores["auto"] == scores["ema"] != scores["raw"]
+    assert main(["convert", str(tmp_path / "auto" / "model.safetensors"), "--params", "ema"]) == 2
+    assert "holds no averaged weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("weights", ["official", "bundled"])
+def test_params_beside_weights_that_are_one_are_an_error(cache, weights):
+    with pytest.raises(atd.LoadError, match=r"params='raw' chooses .* --params raw"):
+        atd.load(NAME, weights=weights, params="raw")
