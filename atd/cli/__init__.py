@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from atd.cli import console
 from atd.cli.command_parser import CommandParser
+from atd.cli.streams import lasting_streams
 
 COMMANDS = ("restore", "list", "info", "convert", "download", "evaluate", "compare", "train", "prepare", "completion")
 
@@ -41,18 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 1: some files failed. 2: an error that the user can mend, told in a sentence. 130: interrupted. Any other
     exception is a defect and comes out of here as it is.
     """
-    args = build_parser().parse_args(argv)
-    with console.shown_events(quiet=args.quiet, verbose=args.verbose):
-        try:
-            status = args.run(args)
-            sys.stdout.flush()
-            return status
-        except KeyboardInterrupt:
-            return console.report_interrupt()
-        except Exception as error:
-            if isinstance(error, BrokenPipeError) and console.reader_is_gone():
-                return console.PIPE_CLOSED
-            status = console.report_error(error, with_traceback=args.traceback)
-            if status is None:
-                raise
-            return status
+    with lasting_streams():
+        args = build_parser().parse_args(argv)
+        with console.shown_events(quiet=args.quiet, verbose=args.verbose):
+            try:
+                status = args.run(args)
+                sys.stdout.flush()
+                return status
+            except KeyboardInterrupt:
+                return console.report_interrupt()
+            except Exception as error:
+                if isinstance(error, OSError) and (refusal := console.refusal_of_stdout()):
+                    return console.report_refusal(refusal)
+                status = console.report_error(error, with_traceback=args.traceback)
+                if status is None:
+                    raise
+                return status

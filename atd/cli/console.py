@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Iterator
 
-from atd.errors import sentence_for
+from atd.cli.streams import discard, one_line, say
+from atd.errors import LoadError, sentence_for
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as shells count."""
@@ -30,7 +30,7 @@ class EventLines(logging.Handler):
         """Write one record. A defect in its arguments is reported as `logging` does, and never stops the command."""
         try:
             kind = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-            text = record.getMessage()
+            text = one_line(record.getMessage())
             if record.exc_info:
                 text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
             with _progress_bars_aside():
@@ -70,27 +70,35 @@ def report_error(error: Exception, *, with_traceback: bool = False) -> int | Non
         return None
     if with_traceback:
         traceback.print_exception(error)
-    print(f"atd: error: {sentence}", file=sys.stderr)
+    # The ways to weights are told one a line; elsewhere a line break is that of a file's name.
+    say(f"atd: error: {sentence if isinstance(error, LoadError) else one_line(sentence)}")
     return BAD_INPUT
 
 
 def report_interrupt() -> int:
     """Say that Ctrl-C ended the run; the exit status."""
-    print("atd: interrupted", file=sys.stderr)
+    say("atd: interrupted")
     return INTERRUPTED
 
 
-def reader_is_gone() -> bool:
-    """Whether a broken pipe is that of our stdout; if so, what is left to print goes nowhere."""
+def refusal_of_stdout() -> OSError | None:
+    """Why our stdout takes nothing more, where it does not; what is left to print then goes nowhere."""
     try:
         print(
             flush=True
-        )  # only a write tells; where the pipe is another's, an empty line before the traceback is no harm
-    except BrokenPipeError:
-        # Python flushes once more at its end and would complain there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        )  # only a write tells; where the error is another file's, an empty line before its traceback is no harm
+    except OSError as error:
+        discard(sys.stdout)
+        return error
+    return None
+
+
+def report_refusal(error: OSError) -> int:
+    """Say why stdout takes nothing more, unless its reader has gone, who wants no more; the exit status."""
+    if isinstance(error, BrokenPipeError):
+        return PIPE_CLOSED
+    say(f"atd: error: stdout: {error.strerror}")
+    return BAD_INPUT
 
 
 def _progress_bars_aside() -> contextlib.AbstractContextManager[object]:

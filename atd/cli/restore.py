@@ -9,9 +9,10 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from atd.cli import arguments
+from atd.cli.streams import ResultLines, one_line, say
 from atd.errors import InputError, sentence_for
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     networks.announce()
     show_progress = not args.quiet and shard.rank == 0 and sys.stderr.isatty()
     counts = {"restored": 0, "skipped": 0, "failed": 0}
+    lines = ResultLines()
     with warnings_as_lines():
         for result in run_jobs(
             jobs,
@@ -175,13 +177,15 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
             if result.error is not None:
                 _print_failure(result.job, result.error, with_traceback=args.traceback)
             elif result.status == "restored" and not args.quiet:
-                _print_line(str(result.job.target), sys.stdout)
+                lines.write(result.job.target)
     counts = shard.total(counts)
     if shard.rank == 0:
         summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         hint = " (existing results are kept; --overwrite replaces them)" if counts["skipped"] else ""
-        print(f"atd: {summary}{hint}", file=sys.stderr)
-    return 1 if counts["failed"] else 0
+        say(f"atd: {summary}{hint}")
+    if lines.were_lost:
+        say(f"atd: the names of results could not be written to stdout: {lines.error}")
+    return 1 if counts["failed"] or lines.were_lost else 0
 
 
 @contextlib.contextmanager
@@ -194,7 +198,7 @@ def warnings_as_lines() -> Iterator[None]:
         warnings.simplefilter("always", UserWarning)
         # Sizes are checked against free RAM and disk instead.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.showwarning = lambda message, *_, **__: _print_line(f"atd: warning: {message}", sys.stderr)
+        warnings.showwarning = lambda message, *_, **__: say(f"atd: warning: {one_line(str(message))}")
         yield
 
 
@@ -202,18 +206,15 @@ def _print_failure(job: Job, error: BaseException, *, with_traceback: bool) -> N
     """A sentence for what the user can mend, the traceback of a defect."""
     sentence = sentence_for(error)
     if sentence is None:
-        text = f"{job.source} met a defect:\n{''.join(traceback.format_exception(error)).rstrip()}"
+        text = f"{one_line(job.source)} met a defect:\n{''.join(traceback.format_exception(error)).rstrip()}"
     else:
-        sentence = " ".join(sentence.split())
         text = sentence if str(job.source) in sentence else f"{job.source}: {sentence}"
+        for path in (job.source, *job.targets):
+            text = text.replace(str(path), one_line(path))
+        text = " ".join(text.split("\n"))
         if with_traceback:
             text += f"\n{''.join(traceback.format_exception(error)).rstrip()}"
-    _print_line(f"atd: {text}", sys.stderr)
-
-
-def _print_line(line: str, stream: TextIO) -> None:
-    """Line and newline in one write: torchrun's processes are unbuffered and would write into each other's lines."""
-    print(f"{line}\n", end="", file=stream)
+    say(f"atd: {text}")
 
 
 class Networks:
@@ -249,7 +250,7 @@ class Networks:
     def announce(self) -> None:
         """Load the network, so that a missing one is told before any file is read; name it when the user did not."""
         if self.defaulted:
-            print(f"atd: using {self.name} with {self.weights} weights", file=sys.stderr)
+            say(f"atd: using {self.name} with {self.weights} weights")
         self._load(self.name)
 
     def get(self, gray: bool = False) -> nn.Module:

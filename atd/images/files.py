@@ -289,6 +289,9 @@ def _open_pillow(path: Path) -> Image.Image | None:
     """The lazily decoded file; None where only libvips can read it: float colour and files beyond Pillow's limit."""
     if path.is_dir():
         raise ImageError(f"{path} is a folder, expected an image file")
+    if path.exists() and not path.is_file():
+        # A pipe or a device: decoders must go back and forth in a file.
+        raise ImageError(f"{path} is not a regular file")
     if path.stat().st_size == 0:
         raise ImageError(f"{path} is empty (0 bytes)")
     try:

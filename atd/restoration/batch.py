@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
+import os
 import re
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,6 +24,8 @@ from atd.restoration.options import FileOptions, RestoreOptions
 from atd.restoration.plan import FilePlan, check_not_input, is_unfinished, part_of, plan_file
 from atd.restoration.progress import Callback
 from atd.restoration.streaming import stream_file
+
+logger = logging.getLogger("atd.restoration")
 
 READABLE_SUFFIXES = (*SUFFIXES, ".gif", ".ppm", ".pgm", ".pnm")
 """Endings of the files that are taken from a folder; a file named itself may have any."""
@@ -39,6 +44,8 @@ class Job:
     target: Path
     gray_target: Path | None = None
     """Where it goes if the file turns out to be gray and another network, with another name, restores those."""
+    obstacle: str | None = None
+    """A sentence why it cannot be restored, where that is known before any work."""
 
     @property
     def targets(self) -> tuple[Path, ...]:
@@ -89,9 +96,13 @@ def plan_jobs(
         include, exclude: shell patterns, matched with a file's name and with its path below the folder; only for the
             contents of folders.
 
+    Returns:
+        The jobs in a fixed order. Folders that cannot be read, links to nothing, what is no regular file, and inputs
+        that would have the same output are jobs with an obstacle.
+
     Raises:
-        InputError: an input does not exist, nothing is left, two inputs would have the same output, an output is an
-            input, or its ending is that of a file that cannot be written.
+        InputError: an input does not exist, nothing is left to restore, an output is an input, or its ending is that
+            of a file that cannot be written.
     """
     for path in inputs:
         if not path.exists():
@@ -113,12 +124,12 @@ def plan_jobs(
     jobs: list[Job] = []
     for path in inputs:
         if path.is_dir():
-            folder, files = path, _files_of(path, output, recursive, include, exclude)
+            folder, entries = path, _entries_of(path, output, recursive, include, exclude)
         else:
-            folder, files = path.parent, [Path(path.name)]
-        for file in files:
+            folder, entries = path.parent, [_Entry(Path(path.name))]
+        for file, obstacle in entries:
             gray_target = _target(file, output, gray_label, format) if gray_label else None
-            jobs.append(Job(folder / file, _target(file, output, label, format), gray_target))
+            jobs.append(Job(folder / file, _target(file, output, label, format), gray_target, obstacle))
     results = {target.resolve() for job in jobs for target in job.targets}
     for path in inputs:
         if path.is_file() and path.resolve() in results:
@@ -127,33 +138,75 @@ def plan_jobs(
     jobs = [job for job in dict.fromkeys(jobs) if job.source.resolve() not in results]
     if not jobs:
         raise InputError(f"no image files in {', '.join(str(path) for path in inputs)}")
-    origin: dict[Path, Path] = {}
-    for job in jobs:
-        other = origin.setdefault(job.target, job.source)
-        if other != job.source:
-            raise InputError(f"{other} and {job.source} would both be written to {job.target}: restore them apart")
+    jobs = _without_shared_targets(jobs)
+    if all(job.obstacle for job in jobs):
+        raise InputError(str(jobs[0].obstacle))
     return jobs
 
 
-def _files_of(
+def _without_shared_targets(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, of which those whose result would replace that of another have an obstacle."""
+    sources: dict[Path, list[Path]] = {}
+    for job in jobs:
+        if job.obstacle is None:
+            sources.setdefault(job.target, []).append(job.source)
+    shared = {target: " and ".join(map(str, those)) for target, those in sources.items() if len(those) > 1}
+    return [
+        replace(job, obstacle=f"{shared[job.target]} would both be written to {job.target}: restore them apart")
+        if job.obstacle is None and job.target in shared
+        else job
+        for job in jobs
+    ]
+
+
+class _Entry(NamedTuple):
+    """A file below a folder, relative to it; or what stands in the way of one."""
+
+    file: Path
+    obstacle: str | None = None
+
+
+def _entries_of(
     folder: Path, output: Path, recursive: bool, include: Sequence[str], exclude: Sequence[str]
-) -> list[Path]:
-    """Image files of a folder, relative to it, in a fixed order."""
+) -> list[_Entry]:
+    """Image files of a folder, and what there cannot be read, in a fixed order."""
 
     def matches(file: Path, patterns: Sequence[str]) -> bool:
         return any(fnmatch.fnmatch(text, pattern) for text in (file.name, file.as_posix()) for pattern in patterns)
 
+    entries: list[_Entry] = []
+
+    def unreadable(error: OSError) -> None:
+        path = Path(error.filename)
+        entries.append(_Entry(path.relative_to(folder), f"{path} cannot be read: {error.strerror}"))
+
     inside = output.resolve() if output.resolve() != folder.resolve() else None
-    files: list[Path] = []
-    for path in sorted(folder.rglob("*") if recursive else folder.iterdir()):
-        file = path.relative_to(folder)
-        if path.suffix.lower() not in READABLE_SUFFIXES or path.name.startswith(".") or not path.is_file():
-            continue
-        if inside is not None and path.resolve().is_relative_to(inside):
-            continue
-        if (not include or matches(file, include)) and not matches(file, exclude):
-            files.append(file)
-    return files
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
+        if not recursive:
+            folders.clear()
+        for link in (Path(parent, name) for name in folders):
+            if link.is_symlink():
+                logger.warning("%s is a link to a folder, which is not followed: name it as an input", link)
+        for path in (Path(parent, name) for name in names):
+            file = path.relative_to(folder)
+            if path.suffix.lower() not in READABLE_SUFFIXES or path.name.startswith("."):
+                continue
+            if inside is not None and path.resolve().is_relative_to(inside):
+                continue
+            if (not include or matches(file, include)) and not matches(file, exclude):
+                entries.append(_Entry(file, _obstacle_of(path)))
+    return sorted(entries)
+
+
+def _obstacle_of(path: Path) -> str | None:
+    """Why an entry of a folder cannot be opened as a file; None where it can."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return f"{path} is a link to a file that does not exist"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    return None if stat.S_ISREG(mode) else f"{path} is not a regular file"
 
 
 def _target(file: Path, output: Path, label: str, format: str) -> Path:
@@ -208,7 +261,15 @@ def run_jobs(
         while pending or preparing or encoding:
             while pending and len(preparing) < workers:
                 number, job = pending.popleft()
-                if not overwrite and all(target.exists() for target in job.targets):
+                if job.obstacle is not None:
+                    yield JobResult(job, "failed", InputError(job.obstacle))
+                    continue
+                try:
+                    is_done = not overwrite and all(target.exists() for target in job.targets)
+                except OSError as error:  # a name too long for the disk, a folder that may not be looked into
+                    yield JobResult(job, "failed", error)
+                    continue
+                if is_done:
                     yield JobResult(Job(job.source, job.target), "skipped")
                 else:
                     preparing.append((number, job, pool.submit(_prepare, job, files, scale, options, overwrite)))

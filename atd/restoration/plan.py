@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,8 @@ logger = logging.getLogger("atd.restoration")
 
 STREAMED_FORMATS = ("PNG", "TIFF")
 """Formats whose files can be written in strips."""
+LONGEST_NAME = 255
+"""Bytes of a file's name on the usual file systems."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,10 @@ def plan_file(
 
 def part_of(target: Path) -> Path:
     """Where the finished rows of an unfinished streamed result lie."""
-    return target.with_name(target.name + ".part")
+    name = target.name + ".part"
+    if len(os.fsencode(name + ".json")) > LONGEST_NAME:
+        name = f"{target.name[:40]}-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}.part"
+    return target.with_name(name)
 
 
 def is_unfinished(target: Path) -> bool:

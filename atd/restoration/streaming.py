@@ -69,7 +69,11 @@ def stream_file(network: nn.Module, plan: FilePlan, options: RestoreOptions, cal
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive_file(part) as file:
-            _stream(network, plan, options, callback, read, _Journal(plan.target, origin, file))
+            journal = _Journal(plan.target, origin, file)
+            try:
+                _stream(network, plan, options, callback, read, journal)
+            finally:
+                journal.remove_unused()
     except BlockingIOError as error:
         raise InputError(f"{part} is being written by another run: wait for it, or choose another output") from error
     except pyvips.Error as error:
@@ -229,6 +233,11 @@ class _Journal:
         }
         with atomic_write(self.record) as temporary:
             temporary.write_text(json.dumps(state, indent=1))
+
+    def remove_unused(self) -> None:
+        """Remove a file that never got a row, as of a run that was interrupted at once."""
+        if self.part.exists() and not self.part.stat().st_size and not self.record.exists():
+            self.remove()
 
     def remove(self) -> None:
         if os.name == "nt":
