@@ -88,7 +88,7 @@ def restore(model: str, source: str, target: str, tile: int | str) -> None:
     else:
         network = atd.create(model).eval()
     ready = resident("VmRSS")
-    restore_file(network, source, target, tile=tile, stream=True, progress=True)  # type: ignore[arg-type]
+    restore_file(network, source, target, tile=tile, stream=True, progress=True, max_pixels=None)  # type: ignore[arg-type]
     print(ready, resident("VmHWM"))
 
 

@@ -81,6 +81,12 @@ def add_parser(subparsers: Subcommands) -> None:
     files.add_argument("--resume", action="store_true", help="go on with streamed results that were interrupted")
     files.add_argument("--save-quality", type=int, metavar="1-100", help="of JPEG (else 95) and WebP (else lossless)")
     files.add_argument("--subsampling", choices=("444", "422", "420"), default="444", help="chroma of JPEG (444)")
+    files.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="refuse files of more pixels (178956970, as Pillow; 0: take any)",
+    )
     files.add_argument("--eight-bit", action="store_true", help="read 16-bit colour as 8-bit instead of by libvips")
     arguments.add_workers(files, "threads that read and write images (1)", default=1, old=("--jobs",))
 
@@ -127,7 +133,7 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     from atd.images import SaveOptions
     from atd.restoration.batch import label_of, plan_jobs, run_jobs
     from atd.restoration.network import scale_of
-    from atd.restoration.options import FileOptions, RestoreOptions
+    from atd.restoration.options import LARGEST_INPUT, FileOptions, RestoreOptions
     from atd.restoration.progress import progress_callback
 
     networks = Networks(args, shard.device(args.device))
@@ -138,6 +144,7 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
         outscale=args.outscale,
         self_ensemble=args.self_ensemble,
         dtype=getattr(torch, args.dtype) if args.dtype else None,
+        max_pixels=LARGEST_INPUT if args.max_pixels is None else args.max_pixels or None,
     )
     files = FileOptions(
         save=SaveOptions(quality=args.save_quality, subsampling=args.subsampling),

@@ -29,8 +29,8 @@ from atd.images import (
 )
 from atd.restoration import streaming
 from atd.restoration.network import check_device, scale_of
-from atd.restoration.options import FileOptions, RestoreOptions, Tile
-from atd.restoration.plan import output_size, passes, plan_file, require_ram_for
+from atd.restoration.options import LARGEST_INPUT, FileOptions, RestoreOptions, Tile
+from atd.restoration.plan import check_size, output_size, passes, plan_file, require_ram_for
 from atd.restoration.progress import Callback, TileCounter, progress_callback
 from atd.restoration.runner import Source, count_tiles, strips
 from atd.system import default_device
@@ -50,6 +50,7 @@ class RestoreKeywords(TypedDict, total=False):
     self_ensemble: bool
     device: str | torch.device | None
     dtype: torch.dtype | None
+    max_pixels: int | None
     progress: bool | Callback
 
 
@@ -77,6 +78,7 @@ def restore(
     self_ensemble: bool = False,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    max_pixels: int | None = LARGEST_INPUT,
     progress: bool | Callback = False,
 ) -> Image.Image | np.ndarray | Tensor:
     """Restore one image, and return the same kind of image.
@@ -100,6 +102,8 @@ def restore(
         device: where a named model is loaded; the GPU when there is one, else the CPU.
         dtype: precision of the network: None means bfloat16 on a GPU that has it, else float32. Tiles that come out
             non-finite in half precision are computed again in float32.
+        max_pixels: a file of more pixels is refused by its header, before it is decoded, since few bytes may claim any
+            size. The default is Pillow's limit, about 13 000 a side; None: no limit.
         progress: True draws a bar on stderr; a callable receives a `TileProgress` after every batch of tiles, and
             cancels the run by raising an exception. Both cover the whole job: all images of a batch, all passes.
 
@@ -120,6 +124,7 @@ def restore(
         outscale=outscale,
         self_ensemble=self_ensemble,
         dtype=dtype,
+        max_pixels=max_pixels,
     )
     network = load_network(model, weights, device)
     with progress_callback(progress) as callback:
@@ -149,6 +154,7 @@ def restore_file(
     self_ensemble: bool = False,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    max_pixels: int | None = LARGEST_INPUT,
     progress: bool | Callback = False,
     save: SaveOptions | None = None,
     eight_bit: bool = False,
@@ -184,11 +190,12 @@ def restore_file(
         outscale=outscale,
         self_ensemble=self_ensemble,
         dtype=dtype,
+        max_pixels=max_pixels,
     )
     files = FileOptions(save=save, eight_bit=eight_bit, stream=stream, resume=resume)
     network = load_network(model, weights, device)
     with open_image(src, eight_bit=eight_bit) as image:
-        plan = plan_file(image, Path(dst), scale_of(network), outscale, files)
+        plan = plan_file(image, Path(dst), scale_of(network), outscale, files, max_pixels=max_pixels)
         decoded = None if plan.stream else image.decode()
     with progress_callback(progress) as callback:
         if decoded is None:
@@ -278,6 +285,7 @@ def _restore_path(
     network: nn.Module, path: str | os.PathLike[str], options: RestoreOptions, callback: Callback | None
 ) -> Image.Image:
     with open_image(path) as file:
+        check_size(file, options.max_pixels)
         check_pil(file.header)
         require_ram_for(file.header.shape, scale_of(network), options.outscale)
         decoded = file.decode()

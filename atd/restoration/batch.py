@@ -20,6 +20,7 @@ from torch import nn
 from atd.errors import InputError
 from atd.images import SUFFIXES, ImageData, ImageHeader, open_image, write_image
 from atd.restoration.api import restore_image
+from atd.restoration.foresight import telling_long_work
 from atd.restoration.options import FileOptions, RestoreOptions
 from atd.restoration.plan import FilePlan, check_not_input, is_unfinished, part_of, plan_file
 from atd.restoration.progress import Callback
@@ -284,6 +285,7 @@ def run_jobs(
                     yield JobResult(job, "skipped")
                     continue
                 with progress(number, job) as callback:
+                    callback = telling_long_work(job.source, plan.header, callback)
                     restored = _restore(network_for(plan.header), plan, decoded, options, callback)
             except Exception as error:
                 yield JobResult(job, "failed", error)
@@ -308,7 +310,7 @@ def _prepare(job: Job, files: FileOptions, scale: int, options: RestoreOptions, 
             raise InputError(
                 f"{part_of(job.target)} is an unfinished result: --resume goes on with it, --overwrite begins anew"
             )
-        plan = plan_file(image, job.target, scale, options.outscale, files)
+        plan = plan_file(image, job.target, scale, options.outscale, files, max_pixels=options.max_pixels)
         return _Prepared(job, plan, None if plan.stream else image.decode())
 
 

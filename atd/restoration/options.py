@@ -16,11 +16,13 @@ Tile = int | None | Literal["auto"]
 
 LARGEST_OUTSCALE = 1000
 """Beyond it, a slip of the finger is likelier than an image that anyone wants."""
+LARGEST_INPUT = 178_956_970
+"""Pixels of a file, beyond which Pillow refuses it too: few bytes may claim any size, and cost weeks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreOptions:
-    """The arguments of `restore` that decide the pixels; their meaning is described there.
+    """The arguments of `restore` that decide the pixels, and how many are too many; they are described there.
 
     Raises:
         InputError: one of them is impossible.
@@ -32,6 +34,7 @@ class RestoreOptions:
     outscale: float | None = None
     self_ensemble: bool = False
     dtype: torch.dtype | None = None
+    max_pixels: int | None = LARGEST_INPUT
 
     def __post_init__(self) -> None:
         if not (self.tile in ("auto", None) or (_is_integer(self.tile) and self.tile >= 0)):
@@ -42,6 +45,8 @@ class RestoreOptions:
             raise InputError(f"expected batch_size >= 1, got {self.batch_size!r}")
         if self.outscale is not None and not 0 < self.outscale <= LARGEST_OUTSCALE:
             raise InputError(f"expected outscale > 0 and at most {LARGEST_OUTSCALE}, got {self.outscale}")
+        if self.max_pixels is not None and not (_is_integer(self.max_pixels) and self.max_pixels >= 1):
+            raise InputError(f"expected max_pixels >= 1, or None for no limit, got {self.max_pixels!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

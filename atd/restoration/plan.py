@@ -50,23 +50,40 @@ def check_not_input(source: Path, target: Path) -> None:
         raise InputError(f"{target} is the input {source} itself, which would be lost: name another output")
 
 
+def check_size(image: ImageFile, max_pixels: int | None) -> None:
+    """Refuse, with an `ImageError`, a file whose header claims more pixels than are wanted; None: no limit."""
+    height, width, _ = image.header.shape
+    if max_pixels is not None and height * width > max_pixels:
+        raise ImageError(
+            f"{image.path} has {width}x{height} pixels, more than the limit of {max_pixels}: if such an image is "
+            f"meant, raise the limit to {height * width} or more (--max-pixels, max_pixels in Python)"
+        )
+
+
 def plan_file(
-    image: ImageFile, target: Path, scale: int, outscale: float | None = None, options: FileOptions | None = None
+    image: ImageFile,
+    target: Path,
+    scale: int,
+    outscale: float | None = None,
+    options: FileOptions | None = None,
+    *,
+    max_pixels: int | None = None,
 ) -> FilePlan:
     """Decide how an open file is restored, for the Python functions and the command alike.
 
     Args:
         target: the file to write.
-        scale: of the network. outscale: as in `restore`.
+        scale: of the network. outscale, max_pixels: as in `restore`.
 
     Raises:
-        ImageError: the format of `target` cannot hold the result, or not in strips.
+        ImageError: there are too many pixels, or the format of `target` cannot hold the result, or not in strips.
         InputError: `target` is the input, or streaming was asked for and `outscale` needs the network more than once.
         MissingExtraError: streaming was asked for without libvips.
         NotEnoughMemoryError, NotEnoughDiskError: the result does not fit into what is free.
     """
     options = options or FileOptions()
     source, header = image.path, image.header
+    check_size(image, max_pixels)
     check_not_input(source, target)
     height, width, channels = header.shape
     result = ImageHeader((*output_size(height, width, scale, outscale), channels), header.dtype)

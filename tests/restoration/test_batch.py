@@ -32,7 +32,7 @@ def names(folder):
 def networks(monkeypatch):
     """The two networks of --denoise 25, in place of the authors' weights, which need a download."""
     loaded = {"atd_u_color_dn25": Nearest(1, in_channels=3), "atd_u_gray_dn25": Nearest(1, in_channels=1)}
-    monkeypatch.setattr(api, "load_network", lambda name, weights, device: loaded[name])
+    monkeypatch.setattr(api, "load_network", lambda name, *_: loaded[name])
     return loaded
 
 

@@ -27,7 +27,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """A folder ``in`` with ``a.png``, and a network that the command finds."""
-    monkeypatch.setattr(api, "load_network", lambda name, weights, device: Nearest(2))
+    monkeypatch.setattr(api, "load_network", lambda *_: Nearest(2))
     monkeypatch.chdir(tmp_path)
     photo(Path("in", "a.png"))
     return Path("in")
