@@ -1,6 +1,7 @@
 """Put the result of a training into the package: ``python -m tools.bundle RUN``.
 
-``RUN`` is the output folder of ``atd train``. The weights become ``atd/bundled/NAME.safetensors`` (float16), and
+``RUN`` is the output folder of ``atd train``. Its result, the weights after the last iteration and not those that score
+best on a test set, become ``atd/bundled/NAME.safetensors`` (float16), and
 ``NAME.md`` beside them the card: data, training, scores and terms. Scores are those that
 ``atd evaluate NAME --weights bundled --data DATA --output DIR`` and
 ``python -m tools.score_tables --record DIR`` have left; run this once more after them.

@@ -24,6 +24,9 @@ from atd.models import RestorationModel
 from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task, make_task
 from atd.training.recipes import Recipe, Stage
 
+HELD_OUT_LEAST = 64
+"""Pixels of the shorter side of an image that may be held out: smaller ones cannot be scored."""
+
 
 @dataclass(frozen=True)
 class Degradation:
@@ -222,9 +225,25 @@ def pad(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def open_source(
-    recipe: Recipe, folder: Path, degradation: Degradation, channels: int, say: Callable[[str], None]
-) -> ImageSource:
+    recipe: Recipe,
+    folder: Path,
+    degradation: Degradation,
+    channels: int,
+    say: Callable[[str], None],
+    hold_out: int = 0,
+) -> tuple[ImageSource, list[Path]]:
     """The recipe's training images under `folder`, with LR partners where all their folders exist.
+
+    Args:
+        recipe: the training.
+        folder: where its image folders lie.
+        degradation: its task and scale matter here.
+        channels: of the network's input.
+        say: receives lines of the report.
+        hold_out: how many images are kept out of the training, at most.
+
+    Returns:
+        The images that train, and those that are held out.
 
     Raises:
         RecipeError: there are none, or none is large enough, or some of the LR folders are missing.
@@ -250,11 +269,27 @@ def open_source(
                 say(f"no folder {lr_folder}: LR images are made from the HR images by MATLAB's bicubic reduction")
     if partners and len(partners) != len(images):
         raise RecipeError(f"some of the LR folders {', '.join(recipe.lr_images)} are missing under {folder}")
+    held_out = choose_held_out(_sizes(images), hold_out) if hold_out else []
+    validating = [images[i] for i in held_out]
+    if held_out:
+        say(f"{len(held_out)} of {len(images)} training images are held out, to validate")
+        images = [path for i, path in enumerate(images) if i not in held_out]
+        partners = [path for i, path in enumerate(partners) if i not in held_out]
     smallest = max(recipe.patch) * scale if recipe.small_images == "skip" else 0
     source = ImageSource(images, degradation, channels, smallest, partners or None, recipe.cache_gb)
     left_out = f", {source.skipped} smaller than {max(smallest, scale)} pixels left out" if source.skipped else ""
     say(f"{len(source)} training images, {'in memory' if source.cached else 'read on demand'}{left_out}")
-    return source
+    return source, validating
+
+
+def choose_held_out(sizes: Sequence[tuple[int, int]], count: int) -> list[int]:
+    """Numbers of `count` images, an eighth of them at most, evenly spread; those under `HELD_OUT_LEAST` are no choice.
+
+    A function of the sizes alone, so that a training that goes on holds out the same.
+    """
+    large = [i for i, size in enumerate(sizes) if min(size) >= HELD_OUT_LEAST]
+    count = min(count, len(large) // 8)
+    return [large[(2 * k + 1) * len(large) // (2 * count)] for k in range(count)]
 
 
 def _downscale_patch(clean: np.ndarray, top: int, left: int, patch: int, scale: int) -> np.ndarray:

@@ -24,6 +24,7 @@ class TrainingLog:
         sets: names of the validation sets.
         iteration: rows after it are removed: they belong to iterations that a resumed training repeats.
         total: iterations of the whole training, for the time that remains.
+        limit: minutes that the training may take; 0 for no limit.
         tensorboard: also write event files to `out/tensorboard`.
         say: receives each line for the terminal.
 
@@ -32,11 +33,19 @@ class TrainingLog:
     """
 
     def __init__(
-        self, out: Path, sets: list[str], iteration: int, total: int, tensorboard: bool, say: Callable[[str], None]
+        self,
+        out: Path,
+        sets: list[str],
+        iteration: int,
+        total: int,
+        limit: float,
+        tensorboard: bool,
+        say: Callable[[str], None],
     ):
         self.path = out / "log.csv"
         self.fields = (*FIELDS, *(f"psnr_{name}" for name in sets))
         self.total = total
+        self.limit = limit
         self.say = say
         rows = []
         if iteration and self.path.exists():
@@ -49,25 +58,33 @@ class TrainingLog:
         self.writer = _summary_writer(out / "tensorboard", iteration) if tensorboard else None
         self.start = (iteration, time.monotonic())
 
-    def progress(self, iteration: int, minutes: float, rate: float, loss: float, limit: float) -> None:
-        """One line of training; `limit` are the minutes the training may take, 0 for no limit."""
+    def progress(self, iteration: int, minutes: float, rate: float, loss: float) -> None:
+        """One line of training."""
         first, since = self.start
         seconds = (time.monotonic() - since) / (iteration - first)
         remaining = seconds * (self.total - iteration)
-        if limit:
-            remaining = min(remaining, (limit - minutes) * 60)
+        if self._clock_rules(iteration, minutes):
+            remaining = (self.limit - minutes) * 60
         self.say(
-            f"{iteration:>{len(str(self.total))}}/{self.total}  loss {loss:.5f}  lr {rate:.2e}  "
+            f"{self._position(iteration, minutes)}  loss {loss:.5f}  lr {rate:.2e}  "
             f"{seconds:.2f} s/it  {duration(minutes * 60)} gone, {duration(remaining)} to go"
         )
         self._row(iteration, minutes, lr=rate, loss=loss)
 
-    def scores(self, iteration: int, minutes: float, scores: dict[str, float], samples: Path) -> None:
-        """One line of validation."""
+    def scores(
+        self,
+        iteration: int,
+        minutes: float,
+        scores: dict[str, float],
+        inputs: dict[str, float],
+        input_label: str,
+        samples: Path,
+    ) -> None:
+        """One line of validation: the PSNR of each set, and in brackets that of the input without a network."""
         if not scores:
             return
-        text = "  ".join(f"{name} {psnr:.3f} dB" for name, psnr in scores.items())
-        self.say(f"{iteration:>{len(str(self.total))}}/{self.total}  {text}")
+        text = "  ".join(f"{name} {psnr:.3f} dB ({input_label} {inputs[name]:.3f})" for name, psnr in scores.items())
+        self.say(f"{self._position(iteration, minutes)}  {text}")
         self._row(iteration, minutes, **{f"psnr_{name}": psnr for name, psnr in scores.items()})
         if self.writer:
             for name in scores:
@@ -79,6 +96,16 @@ class TrainingLog:
         """Finish the event files of TensorBoard."""
         if self.writer:
             self.writer.close()
+
+    def _clock_rules(self, iteration: int, minutes: float) -> bool:
+        """Whether the training ends by its minutes rather than by its iterations, as far as it has got."""
+        return bool(self.limit) and minutes / self.limit > iteration / self.total
+
+    def _position(self, iteration: int, minutes: float) -> str:
+        number = f"{iteration:>{len(str(self.total))}}"
+        if self._clock_rules(iteration, minutes):
+            return f"{number}, {min(minutes / self.limit, 1):4.0%} of {duration(self.limit * 60)}"
+        return f"{number}/{self.total}"
 
     def _row(self, iteration: int, minutes: float, **values: float) -> None:
         with self.path.open("a", newline="", encoding="utf-8") as file:

@@ -21,6 +21,7 @@ from atd.training.main_process import RATE_ADVICE, MainProcess
 from atd.training.optim import WeightAverage
 from atd.training.recipes import Recipe
 from atd.training.state import TrainingState
+from atd.training.validation import Validation
 
 DTYPES = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What `amp` in a recipe means."""
@@ -32,8 +33,8 @@ def train(recipe: Recipe, folder: Path, out: Path, *, resume: bool = False, say:
     Args:
         recipe: the training.
         folder: where the recipe's image folders and validation sets lie.
-        out: results, `checkpoints/`, `log.csv`, `recipe.toml`, `samples/` and at the end `model/`, which `atd.load`
-            takes. With several machines it must be on a file system that all of them see.
+        out: results, `checkpoints/`, `log.csv`, `recipe.toml`, `samples/`, `models/`, `best/` and at the end `model/`,
+            which `atd.load` takes. With several machines it must be on a file system that all of them see.
         resume: continue from the newest whole checkpoint in `out`, or start when there is none. Processes that
             torchrun restarts after a failure always do.
         say: receives each line of the report.
@@ -76,8 +77,14 @@ def _train(
     model = model.to(device).train()
 
     # The data, and the process that keeps the log and the results.
-    source = data.open_source(recipe, folder, degradation, model.in_channels, say)
-    main = MainProcess(recipe, model, folder, out, iteration, processes, say) if processes.main else None
+    validation = Validation(recipe, model, folder, out, say)
+    hold_out = validation.images_to_hold_out(resumed is not None)
+    source, held_out = data.open_source(recipe, folder, degradation, model.in_channels, say, hold_out)
+    processes.wait()  # all of them have looked for what was held out before
+    main = None
+    if processes.main:
+        validation.hold_out(held_out, resumed is not None)
+        main = MainProcess(recipe, model, validation, out, iteration, processes, say)
 
     # Optimiser and weight average; `network` is what runs, `model` is what it is made of.
     network = distributed.distribute(model, recipe, processes)
@@ -143,8 +150,11 @@ def _train(
             if processes.share(time.monotonic() - saved) >= recipe.save_minutes * 60:
                 _save(main, recipe, iteration, minutes, model, optimiser, average, scaler)
                 saved = time.monotonic()
-        if iteration % recipe.validate_every == 0 and iteration < recipe.total_iterations:
-            _validate(main, iteration, minutes, model, average)
+        if iteration < recipe.total_iterations:
+            if iteration % recipe.validate_every == 0:
+                _validate(main, iteration, minutes, model, average)
+            if iteration % (recipe.keep_every or recipe.validate_every) == 0:
+                _keep(main, iteration, model, average)
         clock = time.monotonic()
 
     # The results.
@@ -200,9 +210,21 @@ def _validate(
     main: MainProcess | None, iteration: int, minutes: float, model: nn.Module, average: WeightAverage | None
 ) -> None:
     """Score the result so far, which is the average where there is one."""
-    weights = optim.full(average.tensors.items() if average else model.named_parameters())
+    weights = _result(model, average)
     if main:
         main.validate(iteration, minutes, weights)
+
+
+def _keep(main: MainProcess | None, iteration: int, model: nn.Module, average: WeightAverage | None) -> None:
+    """Leave the result so far as a model of its own."""
+    weights = _result(model, average)
+    if main:
+        main.keep(iteration, weights)
+
+
+def _result(model: nn.Module, average: WeightAverage | None) -> dict[str, Tensor]:
+    """What the training has come to: the average where there is one; gathered from all processes."""
+    return optim.full(average.tensors.items() if average else model.named_parameters())
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from atd.models import RestorationModel
 from atd.system import atomic_write
 from atd.training import state as training_state
 from atd.training.distributed import Processes
+from atd.training.kept_models import KeptModels
 from atd.training.log import TrainingLog
 from atd.training.recipes import Recipe
 from atd.training.state import TrainingState
@@ -29,13 +30,15 @@ _logger = logging.getLogger(__name__)
 
 
 class MainProcess:
-    """The writing side of a training: `recipe.toml`, `log.csv`, `samples/`, `checkpoints/` and `model/` in `out`.
+    """The writing side of a training, all of it in `out`.
+
+    `recipe.toml`, `log.csv`, `samples/`, `checkpoints/`, `models/`, `best/` and at the end `model/`.
 
     Args:
         recipe: the training.
         model: the network that is trained; validation and the result use a plain copy of it, which no compilation,
             sharding or activation checkpointing has changed.
-        folder: where the validation sets lie.
+        validation: the sets to score.
         out: the folder to write to.
         iteration: iterations done when the training goes on, 0 at its start.
         processes: all processes of the training.
@@ -46,7 +49,7 @@ class MainProcess:
         self,
         recipe: Recipe,
         model: RestorationModel,
-        folder: Path,
+        validation: Validation,
         out: Path,
         iteration: int,
         processes: Processes,
@@ -56,12 +59,13 @@ class MainProcess:
         self.out = out
         self.say = say
         self.network = create(recipe.model, **recipe.config).to(processes.device).eval()
-        self.validation = Validation(recipe, model, folder, out, say)
+        self.validation = validation
         out.mkdir(parents=True, exist_ok=True)
         with atomic_write(out / "recipe.toml") as path:
             path.write_text(recipe.to_toml(), encoding="utf-8")
         names = [benchmark.name for benchmark in self.validation.sets]
-        self.log = TrainingLog(out, names, iteration, recipe.total_iterations, recipe.tensorboard, say)
+        self.log = TrainingLog(out, names, iteration, recipe.total_iterations, recipe.minutes, recipe.tensorboard, say)
+        self.kept = KeptModels(out, recipe.keep, iteration, say)
         millions = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6
         machine = processes.device.type
         if processes.count > 1:
@@ -70,7 +74,7 @@ class MainProcess:
 
     def progress(self, iteration: int, minutes: float, rate: float, loss: float) -> None:
         """Report the mean loss since the last report, and the time that remains."""
-        self.log.progress(iteration, minutes, rate, loss, self.recipe.minutes)
+        self.log.progress(iteration, minutes, rate, loss)
 
     def save(self, state: TrainingState) -> None:
         """Write a checkpoint; where that fails, say so and go on: the one before is still there.
@@ -91,10 +95,22 @@ class MainProcess:
         """Score `weights` on the validation sets; they become those of the result."""
         self.network.load_state_dict(weights)
         scores = self.validation.run(self.network)
-        self.log.scores(iteration, minutes, scores, self.validation.samples)
+        if not scores:
+            return
+        inputs, label = self.validation.inputs(), self.validation.input_label
+        self.log.scores(iteration, minutes, scores, inputs, label, self.validation.samples)
+        self.kept.consider(self.network, iteration, scores, self.validation.choosing_sets)
+
+    def keep(self, iteration: int, weights: dict[str, Tensor]) -> None:
+        """Write `models/<iteration>`."""
+        self.network.load_state_dict(weights)
+        self.kept.keep(self.network, iteration)
 
     def finish(self) -> None:
         """Write `model/`, with the weights that were validated last."""
         self.network.save_pretrained(self.out / "model")
+        if best := self.kept.best:
+            chosen_by = ", ".join(best.chosen_by)
+            self.say(f"best on {chosen_by}: iteration {best.iteration}, {best.psnr:.3f} dB, in {self.kept.best_model}")
         self.say(f"saved to {self.out / 'model'}")
         self.log.close()

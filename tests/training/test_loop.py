@@ -2,6 +2,7 @@
 
 import csv
 import gc
+import json
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ import atd
 from atd import metrics, registry
 from atd.cli import main
 from atd.training import data as data_module
-from atd.training import loop, recipes
+from atd.training import loop, recipes, validation
+from atd.training.log import TrainingLog
 from atd.training.state import TrainingState, load_latest
 
 TINY = [
@@ -218,6 +220,93 @@ def test_result_is_validated_logged_and_loads(folder, tmp_path, capsys):
     assert scored[6] == pytest.approx(np.mean(psnr), abs=1e-4)
 
 
+@pytest.fixture
+def photos(tmp_path):
+    """Sixteen smooth random images and no test set."""
+    rng = np.random.default_rng(1)
+    (tmp_path / "photos").mkdir()
+    for number in range(16):
+        low = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+        low.resize((96, 72), Image.Resampling.BICUBIC).save(tmp_path / "photos" / f"{number:02d}.png")
+    return tmp_path / "photos"
+
+
+def scores_of(out, name):
+    rows = csv.DictReader((out / "log.csv").open())
+    return {int(row["iteration"]): float(row[f"psnr_{name}"]) for row in rows if row.get(f"psnr_{name}")}
+
+
+@pytest.mark.slow
+def test_photos_are_held_out_where_no_test_set_is_there(photos, tmp_path, monkeypatch):
+    """Two of sixteen: not trained on, scored with what the noisy input has, and the same when the training goes on."""
+    monkeypatch.setattr(validation, "HELD_OUT_SIDE", 80)  # quicker than 480
+    out = tmp_path / "out"
+    overrides = [*TINY_U, "images=.", 'validation=["CBSD68"]', "validate_every=2", "iterations=[2, 1]", "minutes=0"]
+    lines = []
+    train("tiny_color_dn", photos, out, *overrides, say=lines.append)
+    assert "2 of 16 training images are held out, to validate" in lines
+    assert "14 training images, in memory" in lines
+    held_out = sorted((out / "held_out").iterdir())
+    assert [path.name for path in held_out] == ["00_04.png", "01_12.png"]
+    noisy = []
+    for path in held_out:
+        middle = np.asarray(Image.open(photos / path.name[3:]))[:, 8:88]
+        assert np.array_equal(np.asarray(Image.open(path)), middle)
+        noise = np.random.RandomState(0).normal(0, 25 / 255, middle.shape)
+        error = np.clip(middle / 255 + noise, 0, 1) - middle / 255
+        noisy.append(-10 * np.log10(np.mean(error**2)))
+    (validated,) = [line for line in lines if line.startswith("2/3  held_out")]
+    assert validated.endswith(f" dB (noisy {np.mean(noisy):.3f})")
+    assert set(scores_of(out, "held_out")) == {2, 3}
+
+    # A test set that comes later changes nothing in a training that goes on.
+    shutil.copytree(photos, photos / "CBSD68")
+    shutil.rmtree(out / "checkpoints" / "00000003")
+    lines.clear()
+    overrides.remove("images=.")
+    for number in range(16):
+        (photos / "images").mkdir(exist_ok=True)
+        (photos / f"{number:02d}.png").rename(photos / "images" / f"{number:02d}.png")
+    train("tiny_color_dn", photos, out, *overrides, "iterations=[2, 2]", resume=True, say=lines.append)
+    assert "2 of 16 training images are held out, to validate" in lines
+    assert sorted((out / "held_out").iterdir()) == held_out
+
+
+def test_models_on_the_way_are_kept_and_the_best_is_never_the_result(folder, tmp_path):
+    """The rate makes the network worse and worse: the best is an early one, the result that of the last iteration."""
+    overrides = [*TINY, "iterations=6", "validate_every=2", "keep_every=1", "keep=2", "lr=0.1", "ema=0"]
+    overrides[overrides.index("validation=[]")] = "validation=Set5"
+    lines = []
+    train("small_light_x4", folder, tmp_path, *overrides, say=lines.append)
+    scores = scores_of(tmp_path, "Set5")
+    assert set(scores) == {2, 4, 6}
+    best = max(scores, key=lambda iteration: scores[iteration])
+    assert best != 6, "the rate is to make it worse"
+    note = json.loads((tmp_path / "best.json").read_text())
+    assert (note["iteration"], note["chosen_by"]) == (best, ["Set5"])
+    assert note["psnr"] == pytest.approx(scores[best], abs=1e-3)
+    assert any(line.startswith(f"best on Set5: iteration {best}, ") for line in lines)
+    measured = atd.evaluate(tmp_path / "best", folder, sets=["Set5"]).means["Set5"].psnr
+    assert measured == pytest.approx(scores[best], abs=1e-3)
+    result = atd.load(tmp_path / "model").state_dict()
+    for name, tensor in state(tmp_path, 6)["model"].items():
+        assert torch.equal(result[name], tensor), name
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["00000004", "00000005"]
+    kept = atd.load(tmp_path / "models" / "00000005").state_dict()
+    for name, tensor in state(tmp_path, 5)["model"].items():
+        assert torch.equal(kept[name], tensor), name
+
+
+def test_progress_is_told_in_minutes_where_they_end_the_training(tmp_path):
+    lines = []
+    log = TrainingLog(tmp_path, [], 0, 10_000, 5.0, False, lines.append)
+    log.progress(100, 0.01, 1e-3, 0.5)
+    log.progress(113, 1.25, 1e-3, 0.5)
+    assert lines[0].startswith("  100/10000  loss 0.50000")
+    assert lines[1].startswith("  113,  25% of 5:00  loss 0.50000")
+    assert lines[1].endswith("1:15 gone, 3:45 to go")
+
+
 def test_finetuning_from_another_scale(folder, tmp_path):
     light = [*TINY, "iterations=1"]
     train("small_light_x4", folder, tmp_path / "small_light_x4", *light)
@@ -345,7 +434,9 @@ def test_bundled_networks_can_be_trained():
 def test_a_short_training_beats_bicubic(data, tmp_path):
     """The documentation's five minutes on a laptop, shortened to 70 iterations; bicubic has 28.43 dB on Set5 ×4."""
     overrides = ["images=train/T91", "minutes=0", "iterations=70", "warmup=10", "ema=0.9"]
-    train("laptop_x4", data, tmp_path, *overrides)
+    lines = []
+    train("laptop_x4", data, tmp_path, *overrides, say=lines.append)
+    assert any(" dB (bicubic 28.43" in line for line in lines)
     *_, last = csv.DictReader((tmp_path / "log.csv").open())
     assert float(last["psnr_Set5"]) > 28.43 + 0.1
 

@@ -66,6 +66,7 @@ def test_recipes_of_cvpr_2024_are_the_authors(id):
         "milestones": tuple(milestones), "warmup": warmup, "finetune_from": start, "optimiser": "adamw",
         "betas": (0.9, 0.9), "weight_decay": 0, "schedule": "multistep", "loss": "l1", "ema": 0.999, "seed": 0,
         "mixup": 0, "clip": 0, "ema_warmup": False, "validate_every": 20_000, "amp": "none",
+        "keep_every": 10_000, "keep": 0, "held_out": 0,
         "images": (f"{images}/{images}_train_HR",), "lr_images": (f"{images}/{images}_train_LR_bicubic/X{{scale}}",),
         "validation": ("Set5", "Set14", "B100", "Urban100", "Manga109"), "small_images": "pad",
         "activation_checkpointing": images == "DF2K",
@@ -88,6 +89,7 @@ def test_published_recipes_are_the_papers(id):
     assert list(recipe.quality) == ([info.quality] if info.quality else [])
     assert not recipe.ema_warmup
     assert recipe.small_images == "pad"
+    assert (recipe.held_out, recipe.keep) == (0, 0)
     assert (recipe.validate_every, recipe.validation) == {
         "0": (10_000, ("Set5", "Set14", "B100", "Urban100", "Manga109")),
         "1": (10_000, ("Set5", "Set14", "B100", "Urban100", "Manga109")),

@@ -63,6 +63,7 @@ class Recipe:
     small_images: str = "pad"  # pad | skip: images smaller than the (largest) patch are reflected, or left out
     validation: tuple[str, ...] = ()  # names of test sets, looked for as `atd evaluate` does
     validation_level: float = 0.0  # sigma or quality of the validation; 0: the (first) one of the training
+    held_out: int = 8  # training images that only validate, where no set of `validation` is there; an eighth at most
     sigma: tuple[float, ...] = ()  # noise level on the 0–255 scale, or the two ends of a range (blind training)
     quality: tuple[int, ...] = ()  # JPEG quality, or the two ends of a range
     # Stages
@@ -96,6 +97,8 @@ class Recipe:
     # Reports
     log_every: int = 50  # iterations; the loss is checked to be finite, and the training saved, at these only
     validate_every: int = 1000
+    keep_every: int = 0  # iterations between two models that stay in models/; 0: as often as it validates
+    keep: int = 0  # how many of them stay, the newest; 0: all
     save_minutes: float = 5.0  # at least this long between two checkpoints
     tensorboard: bool = False  # needs the extra `train`
 
@@ -205,7 +208,7 @@ _CHOICES = {
 _POSITIVE = ("patch", "batch", "iterations", "log_every", "validate_every")
 _NOT_NEGATIVE = (
     "validation_level", "sigma", "minutes", "lr", "betas", "adam_lr", "weight_decay", "milestones", "warmup", "mixup",
-    "clip", "seed", "micro_batch", "workers", "cache_gb", "save_minutes",
+    "clip", "seed", "micro_batch", "workers", "cache_gb", "save_minutes", "held_out", "keep_every", "keep",
 )  # fmt: skip
 _ALIASES = {"optimizer": "optimiser"}
 """Other spellings of keys."""
