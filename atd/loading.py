@@ -23,7 +23,7 @@ def load(
     name_or_path: str | Path,
     weights: str | Path = "official",
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
     params: Params = "auto",
@@ -37,7 +37,7 @@ def load(
         weights: which weights of a named network: "official" (the authors'), "bundled" (small ones in this package),
             or a file, folder or hub repository. Nothing is substituted: what cannot be had is an error.
         device: where the model goes; the CPU by default.
-        dtype: of the parameters; float32 by default.
+        dtype: of the parameters; float32 by default. A type of torch or its name: "bfloat16", "fp16", …
         revision: commit, tag or branch of the hub repository.
         local_files_only: make no request.
         params: which weights of a checkpoint that holds both the average of its training (`params_ema`) and its raw
@@ -50,8 +50,8 @@ def load(
     hub repository named by ATD_HUB_REPO, then, where gdown is installed, in the authors' Google Drive.
 
     Raises:
-        LoadError: unknown name, weights not to be had, damaged, unsafe, or of another network; the message says what
-            mends it.
+        LoadError: unknown name, dtype or device; weights not to be had, damaged, unsafe, or of another network; the
+            message says what mends it.
     """
     return load_network(
         ARCHITECTURES, name_or_path, weights, device, dtype, revision, local_files_only, params, **overrides

@@ -145,6 +145,20 @@ def get(name: str) -> ModelInfo:
         raise unknown_name(name) from None
 
 
+def bundled_for(info: ModelInfo) -> ModelInfo | None:
+    """A network with weights inside this package for the work of `info`: itself, or one of the same task and scale.
+
+    None where there is none. No colour denoiser stands for a gray one: gray noise is other noise.
+    """
+    if info.bundled:
+        return info
+    for row in _table().values():
+        same = row.task.key == info.task.key and row.scale == info.scale and row.task.level in (None, info.task.level)
+        if row.bundled and same and (row.in_channels == info.in_channels or not isinstance(info.task, Denoising)):
+            return row
+    return None
+
+
 def find(name: str | None) -> ModelInfo | None:
     """The row of `name`; None when there is none, or no name."""
     return _table().get(name) if name else None

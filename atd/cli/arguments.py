@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from atd.system.backends import BACKENDS
+from atd.system.dtypes import DTYPES, dtype_name
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 PARAMS = ("auto", "ema", "raw")
 
 
@@ -18,6 +18,14 @@ class Container(Protocol):
 
     def add_argument(self, *name_or_flags: str, **options: Any) -> argparse.Action:
         """As `argparse.ArgumentParser.add_argument`."""
+        ...
+
+
+class ExclusiveContainer(Container, Protocol):
+    """A parser or a group that can hold flags of which one may be given."""
+
+    def add_mutually_exclusive_group(self) -> Container:
+        """As `argparse.ArgumentParser.add_mutually_exclusive_group`."""
         ...
 
 
@@ -48,8 +56,9 @@ def add_workers(container: Container, help: str, *, default: int | None, old: Se
 
 
 def add_model(container: Container) -> None:
-    """``--model``: the network."""
-    add(container, "--model", metavar="NAME", help="a name of `atd list`, a weights file or a folder")
+    """``-n/--model``: the network."""
+    help = "a name of `atd list`, a weights file or a folder"
+    add(container, "-n", "--model", metavar="NAME", help=help, old=("--model-name",))
 
 
 def add_weights(container: Container, *, default: str | None = "official") -> None:
@@ -82,7 +91,7 @@ def add_scale(container: Container, help: str, *, choices: Sequence[int] | None 
 
 def add_sigma(container: Container) -> None:
     """``--sigma``: standard deviation of noise."""
-    add(container, "--sigma", type=_level, metavar="S", help="strength of the noise, on the scale 0..255")
+    add(container, "--sigma", type=level, metavar="S", help="strength of the noise, on the scale 0..255")
 
 
 def add_quality(container: Container) -> None:
@@ -90,14 +99,17 @@ def add_quality(container: Container) -> None:
     add(container, "--quality", type=int, metavar="Q", help="JPEG quality, 1..100")
 
 
-def add_device(container: Container) -> None:
-    """``--device``: where the network runs."""
-    add(container, "--device", help="cpu, cuda, cuda:1, … (default: the GPU when there is one)")
+def add_device(container: ExclusiveContainer) -> None:
+    """``--device``, or ``-g/--gpu`` by number: where the network runs."""
+    one = container.add_mutually_exclusive_group()
+    add(one, "--device", help="cpu, cuda, cuda:1, … (default: the GPU when there is one)")
+    help = "the GPU of this number, from 0 on: --device cuda:N"
+    add(one, "-g", "--gpu", dest="device", type=_gpu, metavar="N", help=help, old=("--gpu-id",))
 
 
 def add_dtype(container: Container, help: str, *, default: str | None, choices: Sequence[str] = DTYPES) -> None:
-    """``--dtype``: the precision of the computation."""
-    add(container, "--dtype", choices=choices, default=default, metavar="TYPE", help=help)
+    """``--dtype``: the precision of the computation; fp16, bf16 and the like are taken too."""
+    add(container, "--dtype", type=dtype_name, choices=choices, default=default, metavar="TYPE", help=help)
 
 
 def add_backend(container: Container) -> None:
@@ -115,6 +127,7 @@ def add_tiling(container: Container) -> None:
     """``--tile``, ``--overlap`` and ``--self-ensemble``: how an image goes through the network."""
     add(
         container,
+        "-t",
         "--tile",
         type=_tile,
         default="auto",
@@ -136,6 +149,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _gpu(text: str) -> str:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(
+            f"expected the number of one GPU, got {text!r} (several: torchrun --nproc-per-node N -m atd restore …)"
+        )
+    return f"cuda:{text}"
+
+
 def _tile(text: str) -> int | str:
     if text == "auto":
         return text
@@ -148,8 +169,8 @@ def _tile(text: str) -> int | str:
     return tile
 
 
-def _level(text: str) -> float:
-    """Whole levels as integers, as the papers write them."""
+def level(text: str) -> float:
+    """A strength of noise or a quality: whole ones as integers, as the papers write them."""
     try:
         value = float(text)
     except ValueError:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from atd.cli.suggestions import flag_for, nearest
 
 if TYPE_CHECKING:
     Subcommands = argparse._SubParsersAction["CommandParser"]
@@ -20,6 +24,7 @@ class CommandParser(argparse.ArgumentParser):
             Positional arguments are always shown.
         examples: pairs of a command line and what it does.
         rewrite: applied to the words of the command line before they are parsed.
+        hint: what to do instead of an unknown flag, in words; None where it does not know either.
         options: as in `argparse.ArgumentParser`.
     """
 
@@ -29,12 +34,15 @@ class CommandParser(argparse.ArgumentParser):
         common: Sequence[str] = (),
         examples: Sequence[tuple[str, str]] = (),
         rewrite: Callable[[Sequence[str]], list[str]] | None = None,
+        hint: Callable[[str], str | None] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(formatter_class=_Formatter, **options)
         self._common = tuple(common)
         self._examples = tuple(examples)
         self._rewrite = rewrite
+        self._hint = hint
+        self._words: list[str] = []
         self.add_argument("--help-all", action=_HelpAll, help="show every option")
         messages = self.add_argument_group("messages")
         # No defaults here: they would undo what was said before the kind in `atd prepare --quiet sr`.
@@ -65,14 +73,29 @@ class CommandParser(argparse.ArgumentParser):
         return found
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        """As in argparse, after the rewriting of the words."""
-        if self._rewrite and args is not None:
-            args = self._rewrite(args)
-        return super().parse_known_args(args, namespace)
+        """As in argparse, after the rewriting of the words; what is not known is an error of this command."""
+        words = list(sys.argv[1:] if args is None else args)
+        words = self._rewrite(words) if self._rewrite else words
+        self._words = [self._hyphenated(word) for word in words]
+        namespace, unknown = super().parse_known_args(self._words, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Two lines on stderr, usage and error with what an unknown flag was meant as; exit status 2."""
+        words = self._words
+        if self.commands:  # what stands behind a command is none of this parser's
+            words = list(itertools.takewhile(lambda word: word.startswith("-"), words))
+        hints = [hint for word in words if (hint := self._hint_for(word))]
+        if self.commands:
+            hints.append(f"{self.prog} --help shows the commands")
+        message = "; ".join([" ".join(message.split()), *dict.fromkeys(hints)])
+        self.exit(2, f"{self.format_usage()}{self.prog}: error: {message}\n")
 
     def format_usage(self) -> str:
         """One line: what must be given, and [options] for the rest."""
-        formatter = self.formatter_class(prog=self.prog)
+        formatter = self.formatter_class(prog=self.prog, width=10_000)
         formatter.add_usage(self._usage(), [], [])
         return formatter.format_help()
 
@@ -118,6 +141,42 @@ class CommandParser(argparse.ArgumentParser):
             " ".join(part.split()).removeprefix(self.prog).strip() for part in formatter.format_help().split("\n\n")
         ]
         return " ".join([self.prog, *filter(None, parts), "[options]"]).replace("%", "%%")
+
+    def _hyphenated(self, word: str) -> str:
+        """``--self_ensemble=…`` as ``--self-ensemble=…``, where this command has that."""
+        flag, separator, value = word.partition("=")
+        hyphenated = flag.replace("_", "-")
+        known = flag.startswith("--") and hyphenated in self._option_string_actions
+        return f"{hyphenated}{separator}{value}" if known else word
+
+    def _hint_for(self, word: str) -> str | None:
+        """What an unknown flag was meant as, in words; None for everything else."""
+        flag = word.partition("=")[0]
+        if not flag.startswith("-") or flag in ("-", "--") or flag[1:].replace(".", "").isdigit():
+            return None
+        flags = [string for action in self._visible() for string in action.option_strings]
+        known = self._option_string_actions
+        # "-i" may have its value behind it; long flags may be cut short as long as they are unique.
+        if flag in known or (flag[:2] in known if flag[1] != "-" else any(k.startswith(flag) for k in known)):
+            return None
+        owner = next((command for command in self.commands.values() if flag in command._option_string_actions), None)
+        if owner is not None:
+            return f"{flag} is an option of {owner.prog}"
+        if self._hint and (hint := self._hint(flag)):
+            return hint
+        meant = flag_for(flag, flags)
+        return f"did you mean {meant} instead of {flag}?" if meant else None
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As in argparse, with the nearest choice."""
+        if action.choices is None or value in action.choices:
+            return
+        names = [str(choice) for choice in action.choices]
+        near = nearest(str(value), names)
+        meant = f", did you mean {near}?" if near else ""
+        if isinstance(action, argparse._SubParsersAction):
+            raise argparse.ArgumentError(None, f"there is no command {value!r}{meant or ': ' + ', '.join(names)}")
+        raise argparse.ArgumentError(action, f"invalid choice: {value!r}{meant} (choose from {', '.join(names)})")
 
     def _visible(self) -> Iterator[argparse.Action]:
         return (action for action in self._actions if self._is_shown(action))

@@ -12,20 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atd.cli import arguments
+from atd.cli.networks import AUTHORS_LEVELS, BUNDLED_MODELS, DEFAULT_MODEL, TASK_MODELS, Networks
 from atd.cli.streams import ResultLines, one_line, say
 from atd.errors import InputError, sentence_for
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from atd.cli.command_parser import Subcommands
     from atd.restoration.batch import Job
     from atd.restoration.sharding import Shard
-
-DEFAULT_MODEL = "atd_light_sr_x4"
-TASK_MODELS = {"classical": "atd_sr", "lightweight": "atd_light_sr"}
-# The networks of this project for --denoise and --jpeg with --weights bundled; each is for any strength.
-BUNDLED_MODELS = {"denoise": "atd_u_tiny_color_dn", "jpeg": "atd_u_tiny_color_jpeg"}
 
 
 def add_parser(subparsers: Subcommands) -> None:
@@ -68,6 +62,7 @@ def add_parser(subparsers: Subcommands) -> None:
         metavar="TYPE",
         help="of results in a folder: same (as the input, default), png, jpg, webp, tiff",
     )
+    files.add_argument("--suffix", metavar="TEXT", help="of names in a folder: photo_TEXT.png (default: the network)")
     files.add_argument("--overwrite", action="store_true", help="replace existing results")
     files.add_argument("--recursive", action="store_true", help="also take folders below, and mirror the tree")
     files.add_argument("--include", nargs="+", default=[], metavar="PATTERN", help="only these files of a folder")
@@ -94,23 +89,40 @@ def add_parser(subparsers: Subcommands) -> None:
     arguments.add_model(network)
     arguments.add_weights(network, default=None)
     arguments.add_params(network)
-    network.add_argument("--task", choices=tuple(TASK_MODELS), help="super-resolution network, together with --scale")
-    arguments.add_scale(network, "2, 3 or 4: of the network, together with --task", choices=(2, 3, 4))
-    network.add_argument("--denoise", type=int, choices=(15, 25, 50), metavar="SIGMA", help="remove noise: 15, 25, 50")
     network.add_argument(
-        "--jpeg", type=int, choices=(10, 20, 30, 40), metavar="QUALITY", help="remove JPEG artefacts: 10, 20, 30, 40"
+        "--task",
+        choices=tuple(TASK_MODELS),
+        help="super-resolution network (classical when --scale is given), classical or lightweight",
     )
+    arguments.add_scale(network, "2, 3 or 4: of the super-resolution network (4 with --task)", choices=(2, 3, 4))
+    for flag, metavar, fault in (("denoise", "SIGMA", "noise"), ("jpeg", "QUALITY", "JPEG artefacts")):
+        levels = ", ".join(map(str, AUTHORS_LEVELS[flag]))
+        _, low, high = BUNDLED_MODELS[flag]
+        help = f"remove {fault}: {levels}; with --weights bundled any from {low} to {high}"
+        network.add_argument(f"--{flag}", type=arguments.level, metavar=metavar, help=help)
 
     work = parser.add_argument_group("computation")
-    work.add_argument("--outscale", type=float, metavar="FACTOR", help="result size / input size, any factor")
+    work.add_argument("-s", "--outscale", type=float, metavar="FACTOR", help="result size / input size, any factor")
     arguments.add_tiling(work)
     work.add_argument("--batch-size", type=int, default=1, metavar="N", help="tiles per call of the network (1)")
     arguments.add_device(work)
+    work.add_argument(
+        "--alpha-upsampler",
+        type=lambda text: "network" if text == "realesrgan" else text,
+        choices=("network", "bicubic"),
+        default="network",
+        metavar="HOW",
+        help="what enlarges transparency: network (default) or bicubic",
+    )
+    precision = work.add_mutually_exclusive_group()
     arguments.add_dtype(
-        work,
+        precision,
         "float32, bfloat16 or float16 (default: bfloat16 on a GPU that has it, else float32)",
         default=None,
         choices=arguments.DTYPES[:3],
+    )
+    precision.add_argument(
+        "--fp32", dest="dtype", action="store_const", const="float32", help="the same as --dtype float32"
     )
     arguments.add_backend(work)
     parser.set_defaults(run=run)
@@ -128,14 +140,16 @@ def run(args: argparse.Namespace) -> int:
 
 def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     """Restore this process's share of the files; the exit status."""
-    import torch
-
     from atd.images import SaveOptions
     from atd.restoration.batch import label_of, plan_jobs, run_jobs
     from atd.restoration.network import scale_of
     from atd.restoration.options import LARGEST_INPUT, FileOptions, RestoreOptions
     from atd.restoration.progress import progress_callback
+    from atd.restoration.runner import tell_tile_size
+    from atd.system import as_dtype
 
+    if args.suffix is not None and Path(args.suffix).name != args.suffix and args.suffix:
+        raise InputError(f"--suffix is a part of a file's name, got {args.suffix!r}")
     networks = Networks(args, shard.device(args.device))
     options = RestoreOptions(
         tile=args.tile,
@@ -143,7 +157,8 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
         batch_size=args.batch_size,
         outscale=args.outscale,
         self_ensemble=args.self_ensemble,
-        dtype=getattr(torch, args.dtype) if args.dtype else None,
+        dtype=as_dtype(args.dtype),
+        alpha_upsampler=args.alpha_upsampler,
         max_pixels=LARGEST_INPUT if args.max_pixels is None else args.max_pixels or None,
     )
     files = FileOptions(
@@ -156,8 +171,8 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
         lambda: plan_jobs(
             args.input,
             args.output,
-            label=label_of(networks.name),
-            gray_label=networks.gray_name,
+            label=label_of(networks.name) if args.suffix is None else args.suffix,
+            gray_label=networks.gray_name if args.suffix is None else None,
             format=args.format,
             recursive=args.recursive,
             include=args.include,
@@ -165,6 +180,7 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
         )
     )
     networks.announce()
+    tell_tile_size(networks.get(), options.tile, options.overlap)
     show_progress = not args.quiet and shard.rank == 0 and sys.stderr.isatty()
     counts = {"restored": 0, "skipped": 0, "failed": 0}
     lines = ResultLines()
@@ -222,51 +238,3 @@ def _print_failure(job: Job, error: BaseException, *, with_traceback: bool) -> N
         if with_traceback:
             text += f"\n{''.join(traceback.format_exception(error)).rstrip()}"
     say(f"atd: {text}")
-
-
-class Networks:
-    """The networks that the arguments name, loaded when the first file needs them."""
-
-    def __init__(self, args: argparse.Namespace, device: str | None) -> None:
-        chosen = [flag for flag in ("model", "task", "denoise", "jpeg") if getattr(args, flag) is not None]
-        if len(chosen) > 1:
-            raise InputError(f"--{chosen[0]} and --{chosen[1]} both pick a network: give one of them")
-        if (args.task is None) != (args.scale is None):
-            raise InputError("--task and --scale pick a network together: give both, or --model")
-        self.device = device
-        self.weights = args.weights or "official"
-        self.params = args.params
-        self.defaulted = not chosen
-        self.gray_name: str | None = None
-        if args.model is not None:
-            self.name = args.model
-        elif args.task is not None:
-            self.name = f"{TASK_MODELS[args.task]}_x{args.scale}"
-        elif chosen and chosen[0] in BUNDLED_MODELS and args.weights == "bundled":
-            self.name = BUNDLED_MODELS[chosen[0]]
-            self.defaulted = True
-        elif args.denoise is not None:
-            self.name, self.gray_name = f"atd_u_color_dn{args.denoise}", f"atd_u_gray_dn{args.denoise}"
-        elif args.jpeg is not None:
-            self.name = f"atd_u_gray_jpeg{args.jpeg}"
-        else:
-            self.name = DEFAULT_MODEL
-            self.weights = args.weights or "bundled"
-        self.loaded: dict[str, nn.Module] = {}
-
-    def announce(self) -> None:
-        """Load the network, so that a missing one is told before any file is read; name it when the user did not."""
-        if self.defaulted:
-            say(f"atd: using {self.name} with {self.weights} weights")
-        self._load(self.name)
-
-    def get(self, gray: bool = False) -> nn.Module:
-        """The network for colour or for gray images: --denoise has one for each."""
-        return self._load(self.gray_name if gray and self.gray_name else self.name)
-
-    def _load(self, name: str) -> nn.Module:
-        from atd.restoration.api import load_network
-
-        if name not in self.loaded:
-            self.loaded[name] = load_network(name, self.weights, self.device, self.params)
-        return self.loaded[name]

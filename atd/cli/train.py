@@ -32,6 +32,7 @@ def add_parser(subparsers: Subcommands) -> None:
             ),
         ),
         rewrite=_named_overrides,
+        hint=_recipe_key,
     )
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="an id that --list prints, or a TOML file")
     parser.add_argument("--list", action="store_true", help="one line a recipe, id first")
@@ -68,6 +69,14 @@ def run(args: argparse.Namespace) -> int:
     recipe = recipes.get(args.recipe).override(args.overrides)
     loop.train(recipe, args.data, args.output, resume=args.resume, say=lambda line: print(line, flush=True))
     return 0
+
+
+def _recipe_key(flag: str) -> str | None:
+    """How to set the key of a recipe that was given as a flag."""
+    from atd.training import recipes
+
+    key = recipes.meant_key(flag.lstrip("-").replace("-", "_"))
+    return f"{flag} is a key of the recipe: --set {key}=VALUE" if key else None
 
 
 def _named_overrides(words: Sequence[str]) -> list[str]:

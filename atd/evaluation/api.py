@@ -25,6 +25,7 @@ from atd.evaluation.scoring import ScoredImage, evaluate_candidate
 from atd.metrics import Channel
 from atd.restoration import Tile
 from atd.system.backends import Backend
+from atd.system.dtypes import dtype_name
 from atd.weights.format import Params
 
 logger = logging.getLogger(__name__)
@@ -116,9 +117,7 @@ def evaluate(
     folder = _checked_output(output, report)
     if report and not images:
         raise InputError("the report shows the restored images, which are not to be saved: leave one of the two out")
-    options = RunOptions(
-        weights, tile, overlap, self_ensemble, str(dtype).removeprefix("torch."), device, backend, params
-    )
+    options = RunOptions(weights, tile, overlap, self_ensemble, dtype_name(str(dtype)), device, backend, params)
     candidate = open_candidate(model, options, scale)
     plan = plan_evaluation(
         candidate, Path(data), sets, sigma=sigma, quality=quality, channel=channel, crop=crop, border=border

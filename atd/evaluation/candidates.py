@@ -18,12 +18,13 @@ from atd.models import RestorationModel
 from atd.restoration import Tile, TileProgress, restore_tensor
 from atd.restoration.api import load_network
 from atd.restoration.network import device_of, scale_of
+from atd.restoration.runner import tell_tile_size
 from atd.system import default_device
 from atd.system.backends import BACKENDS, Backend
+from atd.system.dtypes import DTYPES
 from atd.weights.format import Params
 
 BASELINES = ("bicubic", "lanczos", "identity")
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ def from_name(name_or_path: str | Path, options: RunOptions) -> Candidate:
 def from_model(model: nn.Module, options: RunOptions, name: str | None = None) -> Candidate:
     """A network that exists already, where it is; `options.weights` and `options.device` play no part."""
     tile = options.tile or None  # restoration's word for untiled is None
+    tell_tile_size(model, tile, options.overlap)
 
     def backend() -> contextlib.AbstractContextManager[object]:
         return ops.use(options.backend) if options.backend else contextlib.nullcontext()

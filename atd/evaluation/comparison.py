@@ -24,6 +24,7 @@ from atd.evaluation.profile import Meter
 from atd.evaluation.protocol import Protocol
 from atd.evaluation.results import Score, mean_score, score_dict
 from atd.evaluation.scoring import ScoredImage, output_path, save_image, score_images
+from atd.system.dtypes import dtype_name
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _parse_value(key: str, value: str) -> str | int | bool:
         if not value.isdigit():
             raise InputError(f"{key} must be a whole number, got {value!r}")
         return int(value)
-    return value
+    return dtype_name(value) if key == "dtype" else value
 
 
 def _side_dict(side: Side) -> dict[str, object]:

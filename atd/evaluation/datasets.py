@@ -11,6 +11,7 @@ from pathlib import Path
 from atd.degrade import Border
 from atd.errors import DataNotFoundError, InputError
 from atd.images import SUFFIXES
+from atd.system import check_exists
 from atd.tasks import Denoising, JpegArtefacts, RealWorld, SuperResolution, Task
 
 PUBLISHED_COUNTS = {
@@ -112,6 +113,7 @@ def find_sets(
         DataNotFoundError: a set of `names` is missing, or there is nothing to evaluate.
         InputError: a reference has no degraded file beside the others.
     """
+    check_exists(data)
     if not data.is_dir():
         raise DataNotFoundError(f"{data} is not a folder: expected the one that holds the test sets (--data)")
     if names is not None:

@@ -24,7 +24,7 @@ from atd.images.exif import add_exif_to_tiff, lasting_exif
 from atd.images.image import ImageData, ImageHeader, Metadata, SaveOptions, check_unit_range
 from atd.images.integrity import TIFF_SIGNATURES, check_header, check_whole
 from atd.images.vips import VipsFile, encode_vips, regions_obstacle
-from atd.system import atomic_write, warn_caller
+from atd.system import atomic_write, check_exists, warn_caller
 
 SUFFIXES = {
     ".png": "PNG",
@@ -55,6 +55,7 @@ class ImageFile:
         self.path = Path(path)
         self.eight_bit = eight_bit
         self._vips: VipsFile | None = None
+        check_exists(self.path)
         with _as_image_errors(self.path):
             self._pillow = _open_pillow(self.path)
             self._check(check_header)
@@ -132,7 +133,7 @@ def read_image(path: str | os.PathLike[str], *, eight_bit: bool = False) -> Imag
     Raises:
         ImageError: not an image, broken, animated, of several pages, or of a kind that would lose something.
         MissingExtraError: only libvips reads such a file without loss, and it is not installed.
-        OSError: the file cannot be opened.
+        OSError: the file is not there (a `DataNotFoundError`) or cannot be opened.
     """
     with open_image(path, eight_bit=eight_bit) as file:
         return file.decode()

@@ -80,7 +80,7 @@ class RestorationModel(nn.Module):
         name_or_path: str | Path,
         weights: str | Path = "official",
         device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
         params: Params = "auto",

@@ -28,12 +28,13 @@ from atd.images import (
     write_image,
 )
 from atd.restoration import streaming
+from atd.restoration.channels import AlphaUpsampler
 from atd.restoration.network import check_device, scale_of
 from atd.restoration.options import LARGEST_INPUT, FileOptions, RestoreOptions, Tile
 from atd.restoration.plan import check_size, output_size, passes, plan_file, require_ram_for
 from atd.restoration.progress import Callback, TileCounter, progress_callback
 from atd.restoration.runner import Source, count_tiles, strips
-from atd.system import default_device
+from atd.system import as_dtype, default_device
 from atd.weights.format import Params
 
 Sample = TypeVar("Sample", bound=np.generic)
@@ -49,7 +50,8 @@ class RestoreKeywords(TypedDict, total=False):
     outscale: float | None
     self_ensemble: bool
     device: str | torch.device | None
-    dtype: torch.dtype | None
+    dtype: torch.dtype | str | None
+    alpha_upsampler: AlphaUpsampler
     max_pixels: int | None
     progress: bool | Callback
 
@@ -77,7 +79,8 @@ def restore(
     outscale: float | None = None,
     self_ensemble: bool = False,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
+    alpha_upsampler: AlphaUpsampler = "network",
     max_pixels: int | None = LARGEST_INPUT,
     progress: bool | Callback = False,
 ) -> Image.Image | np.ndarray | Tensor:
@@ -100,8 +103,10 @@ def restore(
             result resized by a Lanczos filter. None: the network's own scale.
         self_ensemble: average over the eight flips and rotations of every tile, eight times the work.
         device: where a named model is loaded; the GPU when there is one, else the CPU.
-        dtype: precision of the network: None means bfloat16 on a GPU that has it, else float32. Tiles that come out
-            non-finite in half precision are computed again in float32.
+        dtype: precision of the network, a type of torch or its name ("float32", "bf16", …): None means bfloat16 on a
+            GPU that has it, else float32. Tiles that come out non-finite in half precision are computed again in
+            float32.
+        alpha_upsampler: what enlarges an alpha channel: "network", as the colour, or "bicubic", which is faster.
         max_pixels: a file of more pixels is refused by its header, before it is decoded, since few bytes may claim any
             size. The default is Pillow's limit, about 13 000 a side; None: no limit.
         progress: True draws a bar on stderr; a callable receives a `TileProgress` after every batch of tiles, and
@@ -123,7 +128,8 @@ def restore(
         batch_size=batch_size,
         outscale=outscale,
         self_ensemble=self_ensemble,
-        dtype=dtype,
+        dtype=as_dtype(dtype),
+        alpha_upsampler=alpha_upsampler,
         max_pixels=max_pixels,
     )
     network = load_network(model, weights, device)
@@ -153,7 +159,8 @@ def restore_file(
     outscale: float | None = None,
     self_ensemble: bool = False,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
+    alpha_upsampler: AlphaUpsampler = "network",
     max_pixels: int | None = LARGEST_INPUT,
     progress: bool | Callback = False,
     save: SaveOptions | None = None,
@@ -189,7 +196,8 @@ def restore_file(
         batch_size=batch_size,
         outscale=outscale,
         self_ensemble=self_ensemble,
-        dtype=dtype,
+        dtype=as_dtype(dtype),
+        alpha_upsampler=alpha_upsampler,
         max_pixels=max_pixels,
     )
     files = FileOptions(save=save, eight_bit=eight_bit, stream=stream, resume=resume)
@@ -214,7 +222,7 @@ def restore_tensor(
     batch_size: int = 1,
     self_ensemble: bool = False,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Run `model` over one image that lies on the CPU, tile by tile: `restore` without image kinds.
@@ -236,7 +244,7 @@ def restore_tensor(
         raise InputError(f"expected a (c, h, w) image with at least one pixel, got shape {tuple(x.shape)}")
     check_device(model, device)
     options = RestoreOptions(
-        tile=tile, overlap=overlap, batch_size=batch_size, self_ensemble=self_ensemble, dtype=dtype
+        tile=tile, overlap=overlap, batch_size=batch_size, self_ensemble=self_ensemble, dtype=as_dtype(dtype)
     )
     return _restore_once(model, x.to("cpu", torch.float32)[None], options, TileCounter(callback))[0]
 

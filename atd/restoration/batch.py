@@ -25,6 +25,7 @@ from atd.restoration.options import FileOptions, RestoreOptions
 from atd.restoration.plan import FilePlan, check_not_input, is_unfinished, part_of, plan_file
 from atd.restoration.progress import Callback
 from atd.restoration.streaming import stream_file
+from atd.system import check_exists
 
 logger = logging.getLogger("atd.restoration")
 
@@ -91,7 +92,7 @@ def plan_jobs(
         inputs: files and folders. A folder gives the image files in it; with `recursive` also those below, and the
             tree is mirrored under `output`.
         output: a file when there is one input file and the ending names a format; else a folder.
-        label: goes into the names of results: ``<stem>_<label>.<ext>``.
+        label: goes into the names of results: ``<stem>_<label>.<ext>``; without one ``<stem>.<ext>``.
         gray_label: the label of gray files, when another network restores them.
         format: "same" (as the input where that can be written, else png), "png", "jpg", "webp" or "tiff".
         include, exclude: shell patterns, matched with a file's name and with its path below the folder; only for the
@@ -102,12 +103,11 @@ def plan_jobs(
         that would have the same output are jobs with an obstacle.
 
     Raises:
-        InputError: an input does not exist, nothing is left to restore, an output is an input, or its ending is that
-            of a file that cannot be written.
+        InputError: an input does not exist or is a web address, nothing is left to restore, an output is an input, or
+            its ending is that of a file that cannot be written.
     """
     for path in inputs:
-        if not path.exists():
-            raise InputError(f"{path} does not exist")
+        check_exists(path)
     if len(inputs) == 1 and inputs[0].is_file() and output.suffix.lower() in SUFFIXES and not output.is_dir():
         if format != "same" and SUFFIXES[output.suffix.lower()] != SUFFIXES[FORMAT_SUFFIXES[format]]:
             raise InputError(f"--format {format} contradicts the output file {output}: leave one of them out")
@@ -215,7 +215,8 @@ def _target(file: Path, output: Path, label: str, format: str) -> Path:
         suffix = file.suffix if file.suffix.lower() in SUFFIXES else ".png"
     else:
         suffix = FORMAT_SUFFIXES[format]
-    return output / file.parent / f"{file.stem}_{label}{suffix}"
+    name = f"{file.stem}_{label}" if label else file.stem
+    return output / file.parent / f"{name}{suffix}"
 
 
 class _Prepared(NamedTuple):

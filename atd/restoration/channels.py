@@ -6,6 +6,7 @@ Works on tiles: (b, c, h, w) float32 in [0, 1]; c is 1 gray, 2 gray and alpha, 3
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,9 @@ from torch import Tensor
 from atd.errors import InputError
 
 Network = Callable[[Tensor], Tensor]
+AlphaUpsampler = Literal["network", "bicubic"]
+ALPHA_UPSAMPLERS: tuple[str, ...] = get_args(AlphaUpsampler)
+"""What enlarges an alpha channel."""
 
 
 def luma(rgb: Tensor) -> Tensor:
@@ -52,13 +56,13 @@ def _halve(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
 
 
-def through_network(network: Network, x: Tensor, takes: int | None) -> Tensor:
+def through_network(network: Network, x: Tensor, takes: int | None, alpha_upsampler: str = "network") -> Tensor:
     """Send an image through `network`, which takes `takes` channels (None: any).
 
     Gray through a colour network is replicated and its luma taken. Colour through a gray network: the luma is
     restored, chroma kept (enlarged bicubically where the network enlarges). Alpha is separated, colour bled under
-    transparent pixels; alpha is enlarged by the same network, and kept bit for bit by a network of scale 1 and where
-    its surroundings are constant.
+    transparent pixels; alpha is enlarged by the same network, or bicubically as `alpha_upsampler` says, and kept bit
+    for bit by a network of scale 1 and where its surroundings are constant.
     """
     channels = x.shape[1]
     if channels == takes or (takes is None and channels in (1, 3)):
@@ -66,7 +70,8 @@ def through_network(network: Network, x: Tensor, takes: int | None) -> Tensor:
     if channels in (2, 4):
         colour, alpha = x[:, :-1], x[:, -1:]
         restored = through_network(network, bleed(colour, alpha), takes)
-        return torch.cat((restored, _enlarge_alpha(network, alpha, takes or channels - 1, restored)), dim=1)
+        by_network = network if alpha_upsampler == "network" else None
+        return torch.cat((restored, _enlarge_alpha(by_network, alpha, takes or channels - 1, restored)), dim=1)
     if channels == 1 and takes == 3:
         return luma(network(x.expand(-1, 3, -1, -1).contiguous()))
     if channels == 3 and takes == 1:
@@ -82,7 +87,8 @@ def _bicubic(x: Tensor, size: torch.Size) -> Tensor:
     return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bicubic", align_corners=False)
 
 
-def _enlarge_alpha(network: Network, alpha: Tensor, takes: int, restored: Tensor) -> Tensor:
+def _enlarge_alpha(network: Network | None, alpha: Tensor, takes: int, restored: Tensor) -> Tensor:
+    """To the size of `restored`, by `network` or, without one, by a bicubic filter."""
     size = restored.shape[-2:]
     if alpha.shape[-2:] == size:
         return alpha
@@ -91,5 +97,5 @@ def _enlarge_alpha(network: Network, alpha: Tensor, takes: int, restored: Tensor
     varies = F.max_pool2d(rim, 3, stride=1) != -F.max_pool2d(-rim, 3, stride=1)
     if not bool(varies.any()):
         return nearest
-    enlarged = through_network(network, alpha, takes) if takes in (1, 3) else _bicubic(alpha, size)
+    enlarged = through_network(network, alpha, takes) if network and takes in (1, 3) else _bicubic(alpha, size)
     return torch.where(F.interpolate(varies.to(alpha), size=size, mode="nearest") > 0, enlarged, nearest)

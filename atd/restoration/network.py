@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from atd.errors import InputError
+from atd.system import named_device
+from atd.system.dtypes import DTYPES
 
 HALF = (torch.bfloat16, torch.float16)
 """The half precisions."""
@@ -45,11 +47,11 @@ def check_device(model: nn.Module, device: str | torch.device | None) -> torch.d
     """The device of `model`, after refusing a request for another one: a module that somebody holds is never moved.
 
     Raises:
-        InputError: the module is elsewhere.
+        InputError: the module is elsewhere, or no device is called so.
     """
     own = device_of(model)
     if device is not None:
-        wanted = torch.device(device)
+        wanted = named_device(device)
         if wanted.type != own.type or (wanted.index is not None and wanted.index != own.index):
             raise InputError(
                 f"the model is on {own}, but device={str(wanted)!r} was asked for: move it yourself with "
@@ -73,7 +75,7 @@ def compute_dtype(model: nn.Module, dtype: torch.dtype | None) -> torch.dtype:
             return torch.bfloat16
         return weights
     if dtype not in (torch.float32, torch.float64, *HALF):
-        raise InputError(f"expected dtype float32, float64, bfloat16 or float16, got {dtype}")
+        raise InputError(f"expected a dtype of {', '.join(DTYPES)}, got {dtype}")
     if dtype != weights and not (weights == torch.float32 and dtype in HALF):
         raise InputError(
             f"the model's weights are {weights}, which cannot be computed in {dtype}: "

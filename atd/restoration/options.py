@@ -9,6 +9,7 @@ import torch
 
 from atd.errors import InputError
 from atd.images import SaveOptions
+from atd.restoration.channels import ALPHA_UPSAMPLERS, AlphaUpsampler
 
 Tile = int | None | Literal["auto"]
 """How an image is cut: "auto" as memory allows, None not at all, a number of pixels at most so long a side."""
@@ -34,6 +35,7 @@ class RestoreOptions:
     outscale: float | None = None
     self_ensemble: bool = False
     dtype: torch.dtype | None = None
+    alpha_upsampler: AlphaUpsampler = "network"
     max_pixels: int | None = LARGEST_INPUT
 
     def __post_init__(self) -> None:
@@ -45,6 +47,8 @@ class RestoreOptions:
             raise InputError(f"expected batch_size >= 1, got {self.batch_size!r}")
         if self.outscale is not None and not 0 < self.outscale <= LARGEST_OUTSCALE:
             raise InputError(f"expected outscale > 0 and at most {LARGEST_OUTSCALE}, got {self.outscale}")
+        if self.alpha_upsampler not in ALPHA_UPSAMPLERS:
+            raise InputError(f"expected alpha_upsampler {' or '.join(ALPHA_UPSAMPLERS)}, got {self.alpha_upsampler!r}")
         if self.max_pixels is not None and not (_is_integer(self.max_pixels) and self.max_pixels >= 1):
             raise InputError(f"expected max_pixels >= 1, or None for no limit, got {self.max_pixels!r}")
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from atd.errors import InputError, NotEnoughMemoryError
 from atd.models import RestorationModel
 from atd.restoration import memory
-from atd.restoration.channels import through_network
+from atd.restoration.channels import AlphaUpsampler, through_network
 from atd.restoration.network import HALF, channels_of, compute_dtype, device_of, dtype_of, scale_of, size_multiple_of
 from atd.restoration.options import RestoreOptions, Tile
 from atd.restoration.progress import TileCounter
@@ -40,11 +40,18 @@ logger = logging.getLogger("atd.restoration")
 class TileRunner:
     """One call's view of a network: precision, self-ensemble and the check for non-finite values."""
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype | None, self_ensemble: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        dtype: torch.dtype | None,
+        self_ensemble: bool,
+        alpha_upsampler: AlphaUpsampler = "network",
+    ) -> None:
         self.model = model
         self.device = device_of(model)
         self.dtype = compute_dtype(model, dtype)
         self.self_ensemble = self_ensemble
+        self.alpha_upsampler = alpha_upsampler
         self.scale = scale_of(model)
         self.takes = channels_of(model)
         self.told = False
@@ -52,7 +59,7 @@ class TileRunner:
 
     def __call__(self, batch: Tensor) -> Tensor:
         """(b, c, h, w) float32 on the CPU → (b, c, h·scale, w·scale) float32 on the CPU, for an image of any c."""
-        return through_network(self._network, batch.to(self.device), self.takes).cpu()
+        return through_network(self._network, batch.to(self.device), self.takes, self.alpha_upsampler).cpu()
 
     def _network(self, batch: Tensor) -> Tensor:
         """The network alone, on its device and for its number of channels; finite or an InputError."""
@@ -226,7 +233,7 @@ def strips(
         resume: the position of the last strip that a run before had finished; that strip is computed once more,
             because the next one is faded into it, and yielded again.
     """
-    runner = TileRunner(model, options.dtype, options.self_ensemble)
+    runner = TileRunner(model, options.dtype, options.self_ensemble, options.alpha_upsampler)
     scale, multiple, batch_size, overlap = runner.scale, size_multiple_of(model), options.batch_size, options.overlap
     height, width = images.height, images.width
     if resume is None:
@@ -282,6 +289,21 @@ def strips(
         yield finished
         del finished
         index += 1
+
+
+def tell_tile_size(model: nn.Module, tile: Tile, overlap: int) -> None:
+    """Log what a chosen size of tiles, and their overlap, become where the network cannot take them as they are."""
+    if tile in ("auto", None, 0):
+        return
+    multiple = size_multiple_of(model)
+    limit = tile_limit(int(tile), multiple)
+    changes: list[str] = []
+    if limit != tile:
+        changes.append(f"tiles of {tile} pixels become {limit}, as the network takes multiples of {multiple}")
+    if overlap > limit // 2:
+        changes.append(f"the overlap of {overlap} becomes {limit // 2}, half a tile")
+    if changes:
+        logger.info("%s", "; ".join(changes))
 
 
 def tell_tiles(height: int, width: int, tile: int) -> None:

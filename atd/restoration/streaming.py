@@ -132,6 +132,8 @@ def origin_of(network: nn.Module, plan: FilePlan, options: RestoreOptions) -> Or
         "eight_bit": plan.options.eight_bit,
         "scale": scale_of(network),
     }
+    if options.alpha_upsampler != "network":  # rows of versions before the choice can be gone on with
+        choices["alpha_upsampler"] = options.alpha_upsampler
     return Origin(digest, fingerprint(network), choices)
 
 

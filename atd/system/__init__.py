@@ -1,14 +1,17 @@
 """The machine below the library: files that appear whole, devices, and packages that may be missing."""
 
 from atd.system.cgroups import free_in_cgroups
-from atd.system.devices import default_device
+from atd.system.devices import default_device, named_device
+from atd.system.dtypes import as_dtype
 from atd.system.extras import import_extra, install_hint, missing_extra
-from atd.system.files import atomic_write, expand_user
+from atd.system.files import atomic_write, check_exists, expand_user
 from atd.system.locks import exclusive_file
 from atd.system.warnings import warn_caller
 
 __all__ = [
+    "as_dtype",
     "atomic_write",
+    "check_exists",
     "default_device",
     "exclusive_file",
     "expand_user",
@@ -16,5 +19,6 @@ __all__ = [
     "import_extra",
     "install_hint",
     "missing_extra",
+    "named_device",
     "warn_caller",
 ]

@@ -4,8 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atd.errors import InputError
+
 if TYPE_CHECKING:
     import torch
+
+
+def named_device(device: torch.device | str) -> torch.device:
+    """The device of a name such as ``"cpu"`` or ``"cuda:1"``; whether it is in this machine is not looked at.
+
+    Raises:
+        InputError: no device is called so.
+    """
+    import torch
+
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise InputError(
+            f"there is no device {str(device)!r}: expected cpu, cuda (the GPU) or, of several GPUs, cuda:0, cuda:1, …"
+        ) from None
 
 
 def default_device() -> torch.device:

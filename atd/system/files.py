@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+
+from atd.errors import DataNotFoundError
+
+# Of a web address; making a path of it leaves one slash.
+_ADDRESS = re.compile(r"(?i)(https?|ftp|s3|gs):/+")
+
+
+def check_exists(path: Path) -> None:
+    """Refuse an input that is not there, and say why: a web address, or a folder on the way that is missing.
+
+    Raises:
+        DataNotFoundError: there is no such file or folder.
+    """
+    if address := _ADDRESS.match(str(path)):
+        rest = str(path)[address.end() :]
+        raise DataNotFoundError(f"{address[1]}://{rest} is a web address: download the file, and give its path")
+    if path.exists():
+        return
+    missing = path
+    while missing.parent != missing and not missing.parent.exists():
+        missing = missing.parent
+    why = "" if missing == path else f": there is no folder {missing}"
+    raise DataNotFoundError(f"{path} does not exist{why}")
 
 
 @contextmanager

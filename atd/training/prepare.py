@@ -20,7 +20,7 @@ from PIL import Image
 
 from atd import degrade
 from atd.errors import AtdError, ImageError, InputError
-from atd.system import atomic_write
+from atd.system import atomic_write, check_exists
 from atd.training.data import find_images, image_size, read_pixels
 
 SUB_IMAGE, SUB_STEP = 480, 240  # HR pixels; divisible by the scales 2, 3 and 4
@@ -105,6 +105,7 @@ def prepare_dfwb(
 def _images_of(folders: list[Path]) -> list[Path]:
     seen: dict[str, Path] = {}
     for folder in folders:
+        check_exists(folder)
         images = find_images(folder)
         if not images:
             raise InputError(f"no images in {folder}")

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from atd import registry
-from atd.errors import LoadError
+from atd.errors import InputError, LoadError
 from atd.registry import ModelInfo
+from atd.system import as_dtype, named_device
 from atd.weights import hub
 from atd.weights.card import model_card
 from atd.weights.description import check_config
@@ -32,14 +33,14 @@ def load_network(
     name_or_path: str | Path,
     weights: str | Path = "official",
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
     params: Params = "auto",
     **overrides: object,
 ) -> Network:
     """`atd.load` among the network classes `architectures`, by their names."""
-    _check_placement(device, dtype)
+    dtype = _checked_dtype(device, dtype)
     named = registry.find(str(name_or_path))
     if named:  # before anything is fetched
         _check_architecture(named.architecture, architectures, name_or_path)
@@ -136,14 +137,19 @@ def _check_architecture(architecture: str, architectures: Mapping[str, type[Netw
     raise LoadError(f"{source} asks for the architecture {architecture!r}; expected {', '.join(architectures)}.")
 
 
-def _check_placement(device: torch.device | str | None, dtype: torch.dtype | None) -> None:
-    """Fail before anything is fetched when the model could not go where it should."""
+def _checked_dtype(device: torch.device | str | None, dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """The dtype as torch has it; fails before anything is fetched when the model could not go where it should."""
+    try:
+        dtype, device = as_dtype(dtype), named_device(device or "cpu")
+    except InputError as error:
+        raise LoadError(str(error)) from None
     if dtype is not None and not dtype.is_floating_point:
         raise LoadError(f"dtype is {dtype}; expected a floating one, such as torch.float32 or torch.bfloat16.")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA answers with an AssertionError
         raise LoadError(f"The device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return dtype
 
 
 def _check_description(

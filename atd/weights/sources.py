@@ -60,9 +60,10 @@ def fetch_official(info: ModelInfo, source: str, place: Place) -> Path:
     if source == "hub":
         pinned = hub.official_repository(info)
         if pinned is None:
-            raise LoadError(
+            ways = [
                 f"No hub repository is known for {info.name}; set ATD_HUB_REPO=org/repo@revision, or use --from drive."
-            )
+            ]
+            raise LoadError("\n".join([*ways, *_bundled_way(info)]))
         return place(hub.official_file(info, *pinned), info)
     if source == "drive":
         return _from_drive(info, place).parent
@@ -85,7 +86,8 @@ def _named(
             raise LoadError(f"revision={revision!r} goes with a hub repository, not with bundled weights.")
         if not info.bundled:
             names = ", ".join(name for name in registry.list_models() if registry.get(name).bundled) or "none"
-            raise LoadError(f"No weights of {info.name} are bundled with this package; bundled are: {names}.")
+            none = f"No weights of {info.name} are bundled with this package; bundled are: {names}."
+            raise LoadError("\n".join([none, *_bundled_way(info)]))
         return read_weights(info.bundled_path)
     weight_file = _elsewhere(weights, revision, local_files_only, params)
     if weight_file is None:
@@ -169,9 +171,19 @@ def _ways(info: ModelInfo) -> list[str]:
     ways.append(
         f"To use a hub repository that holds {info.name}/{hub.WEIGHTS_FILE}: set ATD_HUB_REPO=org/repo@revision"
     )
-    if info.bundled:
-        ways.append('To use the small weights inside this package: weights="bundled"')
-    return ways
+    return [*ways, *_bundled_way(info)]
+
+
+def _bundled_way(info: ModelInfo) -> list[str]:
+    """A sentence on what works now, without any request; none where nothing does."""
+    row = registry.bundled_for(info)
+    if row is None:
+        return []
+    start = "To use the small weights inside this package" if row is info else f"To use {row.name}, small and bundled"
+    return [
+        f"{start}: `atd restore -i INPUT -o OUTPUT --model {row.name} --weights bundled`, "
+        f'atd.load("{row.name}", weights="bundled")'
+    ]
 
 
 def _from_drive(info: ModelInfo, place: Place) -> Path:

@@ -93,7 +93,7 @@ def test_choices_are_those_of_the_rooms_that_use_them():
         chosen = {action.dest: action.choices for action in COMMANDS[name].options}
         assert tuple(chosen["backend"] or ()) == tuple(backend.BACKENDS)
         assert set(chosen["dtype"] or ()) <= set(DTYPES)
-    assert tuple(candidates.DTYPES) == DTYPES
+    assert candidates.DTYPES is DTYPES
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,9 @@ def test_choices_are_those_of_the_rooms_that_use_them():
         ("restore -i a -o b --workers 0", "expected a number of at least 1, got '0'"),
         ("prepare dfwb -i a -o b --workers -1", "expected a number of at least 1, got '-1'"),
         ("restore -i a -o b --backend cuda", "invalid choice: 'cuda'"),
+        ("restore -i a -o b --gpu 0,1", "torchrun"),
+        ("restore -i a -o b --gpu 0 --device cpu", "not allowed with"),
+        ("restore -i a -o b --dtype flaot32", "did you mean float32?"),
         ("evaluate identity --data d --sigma loud", "expected a number, got 'loud'"),
     ],
 )
@@ -113,7 +116,46 @@ def test_a_value_that_is_none_is_told_with_a_short_usage(capsys, line, message):
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert message in error
-    assert len(error.splitlines()) <= 4
+    assert len(error.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("restroe -i a -o b", "there is no command 'restroe', did you mean restore?"),
+        ("prepare srr", "did you mean sr?"),
+        ("-i a -o b", "-i is an option of atd restore"),
+        ("", "atd --help shows the commands"),
+        ("restore --inptu a -o b", "did you mean --input instead of --inptu?"),
+        ("restore -i a -o b --ouscale=2", "did you mean --outscale instead of --ouscale?"),
+        ("restore -i a -o b --self_ensembel", "did you mean --self-ensemble instead of --self_ensembel?"),
+        ("restore -i a -o b --half", "did you mean --dtype fp16 instead of --half?"),
+        ("restore -i a -o b --tile_pad 10", "did you mean --overlap (twice the pad) instead of --tile_pad?"),
+        ("restore -i a -o b -dn 0.5", "did you mean --denoise instead of -dn?"),
+        ("evaluate a --dat d", None),
+        ("evaluate a --dta d", "did you mean --data instead of --dta?"),
+        ("train 103 --data d -o r --learning_rate 1e-3", "--set lr=VALUE"),
+        ("train 103 --data d -o r --lr 1e-3", "--set lr=VALUE"),
+        ("train 103 --data d -o r --batch-size 4", "--set batch=VALUE"),
+        ("restore -i a -o b stray", "unrecognized arguments: stray"),
+    ],
+)
+def test_what_a_mistyped_word_was_meant_as(capsys, line, meant):
+    if meant is None:  # a flag cut short is none
+        assert parse(line)
+        return
+    with pytest.raises(SystemExit) as caught:
+        parse(line)
+    assert caught.value.code == 2
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: atd ")
+    assert meant in error
+
+
+def test_dtypes_by_their_short_names():
+    for short, name in (("fp16", "float16"), ("bf16", "bfloat16"), ("fp32", "float32"), ("torch.float16", "float16")):
+        assert parse(f"restore -i a -o b --dtype {short}").dtype == name
+        assert parse(f"evaluate a --data d --dtype {short}").dtype == name
 
 
 def test_quiet_verbose_and_traceback_are_taken_by_every_command_and_before_it():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 import atd
 from atd.cli import build_parser, main
-from atd.cli.restore import Networks
+from atd.cli.networks import Networks
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +155,12 @@ def test_tile_device_dtype_and_outscale(network, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--task", "classical"), "--task and --scale"),
-        (("--scale", "2"), "--task and --scale"),
+        (("--model", "x", "--scale", "2"), "--scale and --model both pick a network"),
+        (("--scale", "2", "--denoise", "25"), "--outscale"),
+        (("--denoise", "30"), "--weights bundled takes a small network for any level from 0 to 55"),
+        (("--denoise", "56", "--weights", "bundled"), "0 to 55"),
+        (("--jpeg", "4", "--weights", "bundled"), "5 to 95"),
+        (("--suffix", "a/b"), "part of a file's name"),
         (("--model", "x", "--denoise", "25"), "both pick a network"),
         (("--model", "atd_sr_x5"), "atd_sr_x"),
         (("--save-quality", "0"), "quality from 1 to 100"),
@@ -163,7 +168,7 @@ def test_tile_device_dtype_and_outscale(network, tmp_path):
 )
 def test_bad_arguments_end_with_status_2_and_one_sentence(network, tmp_path, capsys, arguments, message):
     photo(tmp_path / "a.png")
-    named = "--model" in arguments or "--task" in arguments or "--scale" in arguments
+    named = {"--model", "--scale", "--denoise", "--jpeg"} & {*arguments}
     extra = () if named else ("--model", network)
     assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", *extra, *arguments) == 2
     error = capsys.readouterr().err
@@ -173,8 +178,18 @@ def test_bad_arguments_end_with_status_2_and_one_sentence(network, tmp_path, cap
 
 
 def test_a_missing_input_is_named(network, tmp_path, capsys):
-    assert run("-i", tmp_path / "none.png", "-o", tmp_path / "out", "--model", network) == 2
-    assert "none.png does not exist" in capsys.readouterr().err
+    for path, message in [
+        (tmp_path / "none.png", "none.png does not exist\n"),
+        (tmp_path / "no" / "way" / "none.png", f"none.png does not exist: there is no folder {tmp_path / 'no'}\n"),
+        ("https://example.org/a.png", "https://example.org/a.png is a web address: download the file"),
+        ("/proc", "no image files in /proc"),
+        ("/proc/cpuinfo", "/proc/cpuinfo is empty"),
+    ]:
+        status = run("-i", path, "-o", tmp_path / "out", "--model", network)
+        assert (status, message in capsys.readouterr().err) == (1 if "empty" in message else 2, True), path
+    photo(tmp_path / "a.png")
+    assert run("-i", tmp_path / "a.png", "-o", "/proc/out/b.png", "--model", network) == 1
+    assert "/proc/out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -182,6 +197,8 @@ def test_a_missing_input_is_named(network, tmp_path, capsys):
     [
         (("--task", "classical", "--scale", "3"), "atd_sr_x3", "atd_sr_x3"),
         (("--task", "lightweight", "--scale", "2"), "atd_light_sr_x2", "atd_light_sr_x2"),
+        (("--scale", "2"), "atd_sr_x2", "atd_sr_x2"),
+        (("--task", "lightweight"), "atd_light_sr_x4", "atd_light_sr_x4"),
         (("--denoise", "25"), "atd_u_color_dn25", "atd_u_gray_dn25"),
         (("--jpeg", "10"), "atd_u_gray_jpeg10", "atd_u_gray_jpeg10"),
     ],
@@ -202,6 +219,10 @@ def test_flags_name_the_authors_networks(cache, tmp_path, capsys, arguments, col
         ((), "atd_light_sr_x4"),
         (("--denoise", "25", "--weights", "bundled"), "atd_u_tiny_color_dn"),
         (("--jpeg", "10", "--weights", "bundled"), "atd_u_tiny_color_jpeg"),
+        (("--denoise", "30", "--weights", "bundled"), "atd_u_tiny_color_dn"),
+        (("--denoise", "12.5", "--weights", "bundled"), "atd_u_tiny_color_dn"),
+        (("--jpeg", "35", "--weights", "bundled"), "atd_u_tiny_color_jpeg"),
+        (("--task", "lightweight", "--weights", "bundled"), "atd_light_sr_x4"),
     ],
 )
 def test_the_bundled_networks_are_named_when_the_user_did_not(tmp_path, capsys, arguments, name):
@@ -209,6 +230,74 @@ def test_the_bundled_networks_are_named_when_the_user_did_not(tmp_path, capsys, 
     assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", *arguments) == 0
     assert f"using {name} with bundled weights" in capsys.readouterr().err
     assert names(tmp_path / "out") == [f"a_{name}.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "works"),
+    [
+        (("--scale", "2"), "atd_light_sr_x2"),
+        (("--task", "lightweight"), "atd_light_sr_x4"),
+        (("--model", "atd_cvpr_sr_x3"), "atd_light_sr_x3"),
+        (("--model", "atd_sr_x3", "--weights", "bundled"), "atd_light_sr_x3"),
+        (("--denoise", "25"), "atd_u_tiny_color_dn"),
+        (("--jpeg", "20"), "atd_u_tiny_color_jpeg"),
+        (("--model", "atd_real_sr_x4"), None),
+        (("--model", "atd_u_gray_dn15"), None),
+    ],
+)
+def test_without_official_weights_the_command_that_works_now_is_named(cache, tmp_path, capsys, arguments, works):
+    source = photo(tmp_path / "a.png", size=(8, 8))
+    assert run("-i", source, "-o", tmp_path / "b.png", *arguments) == 2
+    named = re.findall(r"`atd (restore -i INPUT .* --weights bundled)`", capsys.readouterr().err)
+    assert [words.split()[-3] for words in named] == ([works] if works else [])
+    for words in named:
+        assert main(words.replace("INPUT", str(source)).replace("OUTPUT", str(tmp_path / "b.png")).split()) == 0
+        assert (tmp_path / "b.png").exists()
+
+
+def test_flags_as_users_of_real_esrgan_type_them(network, tmp_path, capsys):
+    """Short and long, with hyphens or underscores: the same as ours."""
+    photo(tmp_path / "in" / "a.png", size=(40, 33), mode="RGBA")
+    ours = ("--model", network, "--outscale", 3, "--tile", 32, "--dtype", "float32", "--overlap", 8)
+    theirs = ("-n", network, "-s", 3, "-t", 32, "--fp32", "--overlap", 8)
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "ours", *ours) == 0
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "theirs", *theirs, "--suffix", "out") == 0
+    assert names(tmp_path / "theirs") == ["a_out.png"]
+    first, second = (np.asarray(Image.open(path)) for path in tmp_path.rglob("a_*.png"))
+    assert np.array_equal(first, second)
+    old = ["--model_name", str(network), "--alpha_upsampler", "realesrgan", "--self_ensemble", "--gpu-id", "1"]
+    new = ["--model", str(network), "--alpha-upsampler", "network", "--self-ensemble", "--device", "cuda:1"]
+    parse = build_parser().parse_args
+    assert parse(["restore", "-i", "a", "-o", "b", *old]) == parse(["restore", "-i", "a", "-o", "b", *new])
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "plain", *ours, "--suffix", "") == 0
+    assert names(tmp_path / "plain") == ["a.png"]
+
+
+def test_alpha_by_a_bicubic_filter(network, tmp_path):
+    """The colour is the network's, the alpha Pillow's bicubic filter's, within rounding and its edges."""
+    pixels = np.random.default_rng(0).integers(0, 256, (14, 20, 3)).astype(np.uint8)
+    alpha = np.asarray(Image.linear_gradient("L").resize((20, 14)).rotate(40))
+    Image.fromarray(np.dstack([pixels, np.maximum(alpha, 1)])).save(tmp_path / "a.png")
+    for how in ("network", "bicubic"):
+        file = tmp_path / f"{how}.png"
+        assert run("-i", tmp_path / "a.png", "-o", file, "--model", network, "--alpha-upsampler", how) == 0
+    by_network, by_filter = (np.asarray(Image.open(tmp_path / f"{how}.png")) for how in ("network", "bicubic"))
+    assert np.array_equal(by_network[..., :3], by_filter[..., :3])
+    expected = np.asarray(Image.fromarray(np.maximum(alpha, 1)).resize((40, 28), Image.Resampling.BICUBIC))
+    difference = np.abs(by_filter[4:-4, 4:-4, 3].astype(int) - expected[4:-4, 4:-4])
+    assert difference.mean() < 3
+    assert np.abs(by_network[4:-4, 4:-4, 3].astype(int) - expected[4:-4, 4:-4]).mean() > 10
+
+
+def test_a_tile_that_the_network_cannot_take_is_told(network, tmp_path, capsys):
+    photo(tmp_path / "a.png", size=(40, 33))
+    arguments = ("-i", tmp_path / "a.png", "-o", tmp_path / "b.png", "--model", network, "--overwrite")
+    assert run(*arguments, "--tile", 4) == 0
+    told = capsys.readouterr().err
+    assert "tiles of 4 pixels become 8, as the network takes multiples of 8" in told
+    assert "the overlap of 32 becomes 4, half a tile" in told
+    assert run(*arguments, "--tile", 32, "--overlap", 8) == 0
+    assert "become" not in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing(network, tmp_path, monkeypatch, capsys):

@@ -19,7 +19,7 @@ def parsers(parser: CommandParser) -> dict[str, CommandParser]:
 
 
 ALL = parsers(build_parser())
-FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
+FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z0-9-]*")
 
 
 @pytest.fixture(autouse=True)

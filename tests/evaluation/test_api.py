@@ -207,7 +207,7 @@ def test_mistakes_are_input_errors(photos, options, message):
 
 
 def test_a_missing_folder_is_told_as_such(tmp_path):
-    with pytest.raises(DataNotFoundError, match="is not a folder") as caught:
+    with pytest.raises(DataNotFoundError, match="absent does not exist") as caught:
         atd.evaluate("bicubic", tmp_path / "absent", scale=2)
     assert isinstance(caught.value, FileNotFoundError)
     with pytest.raises(InputError, match="quality from 1 to 100, got 0"):

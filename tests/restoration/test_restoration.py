@@ -13,7 +13,7 @@ from PIL import Image
 from restoration_networks import Convolution, Learned, Nearest
 from torch import nn
 
-from atd.errors import NotEnoughMemoryError
+from atd.errors import InputError, NotEnoughMemoryError
 from atd.restoration import memory
 from atd.restoration.api import restore, restore_file, restore_tensor
 
@@ -246,6 +246,21 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 # ---- kinds of image
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_a_dtype_by_its_name(name, dtype):
+    array = rgb(8, 8)
+    assert np.array_equal(restore(Learned(), array, dtype=name), restore(Learned(), array, dtype=dtype))
+
+
+@pytest.mark.parametrize("name", ["int8", "flaot32", "float8"])
+def test_a_dtype_that_is_none_is_told_without_contradiction(name):
+    with pytest.raises(InputError, match=f"there is no dtype '{name}'.*float32") as caught:
+        restore(Learned(), rgb(8, 8), dtype=name)
+    assert str(caught.value).count(name) == 1
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])

@@ -334,6 +334,7 @@ def test_a_fresh_machine_is_told_every_way_in_order(cache, monkeypatch):
         "pip install 'atd-restoration[drive]'",
         "atd convert 003_ATD_SRx4_finetune.pth --as atd_sr_x4",
         "ATD_HUB_REPO",
+        "--model atd_light_sr_x4 --weights bundled",
     ]
     positions = [message.index(way) for way in ways]
     assert positions == sorted(positions)
@@ -374,3 +375,15 @@ def test_converting_without_a_name_writes_a_folder_beside_the_file(tmp_path):
     assert "license:" not in (folder / "README.md").read_text()
     with pytest.raises(ValueError, match="another folder"):
         loading.convert(folder)
+
+
+def test_dtype_by_its_name_and_devices_that_are_none(tmp_path):
+    folder = small("ATD").save_pretrained(tmp_path / "net")
+    assert atd.load(folder, dtype="bf16").conv_first.weight.dtype == torch.bfloat16
+    assert atd.load(folder, dtype="torch.float64").conv_first.weight.dtype == torch.float64
+    with pytest.raises(atd.LoadError, match="there is no dtype 'int8'"):
+        atd.load(folder, dtype="int8")
+    with pytest.raises(atd.LoadError, match=r"there is no device 'gpu': expected cpu, cuda \(the GPU\)"):
+        atd.load(folder, device="gpu")
+    with pytest.raises(atd.InputError, match="there is no device 'gpu'"):
+        atd.restore(small("ATD"), torch.rand(3, 8, 8), device="gpu")

@@ -212,8 +212,22 @@ _NOT_NEGATIVE = (
 )  # fmt: skip
 _ALIASES = {"optimizer": "optimiser"}
 """Other spellings of keys."""
-_OFTEN_MEANT = {"learning_rate": "lr"}
+_OFTEN_MEANT = {
+    "batch_size": "batch",
+    "epochs": "iterations",
+    "learning_rate": "lr",
+    "num_workers": "workers",
+    "patch_size": "patch",
+    "steps": "iterations",
+    "total_iter": "iterations",
+}
 """Keys of other programs, and the one of ours that comes nearest."""
+
+
+def meant_key(word: str) -> str | None:
+    """The key of a recipe that `word` is or often stands for; None where there is none."""
+    key = _ALIASES.get(word, _OFTEN_MEANT.get(word, word))
+    return key if key in _KINDS else None
 
 
 def names() -> list[str]:
