@@ -95,7 +95,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def format_usage(self) -> str:
         """One line: what must be given, and [options] for the rest."""
-        formatter = self.formatter_class(prog=self.prog, width=10_000)
+        formatter = _Formatter(self.prog, width=10_000)
         formatter.add_usage(self._usage(), [], [])
         return formatter.format_help()
 
