@@ -156,5 +156,6 @@ def download(name: str, source: str = "hub") -> Path:
 
     Raises:
         LoadError: the weights cannot be had from there.
+        OSError: the cache cannot be written; the error names the file.
     """
     return fetch_official(registry.get(name), source, lambda file, info: place_weights(ARCHITECTURES, file, info))

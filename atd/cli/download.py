@@ -40,7 +40,7 @@ def add_parser(subparsers: Subcommands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit status."""
     from atd import loading, registry
-    from atd.errors import LoadError
+    from atd.errors import sentence_for
 
     chosen: dict[str, None] = {}
     for pattern in args.names:
@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     for name in chosen:
         try:
             print(f"{name}: {loading.download(name, args.source)}")
-        except LoadError as error:
+        except Exception as error:
+            if (sentence := sentence_for(error)) is None:
+                raise
             failed += 1
-            print(f"{name}: failed: {error}", file=sys.stderr)
+            print(f"{name}: failed: {sentence}", file=sys.stderr)
     return 1 if failed else 0

@@ -141,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
 def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     """Restore this process's share of the files; the exit status."""
     from atd.images import SaveOptions
+    from atd.images.decoding import silence_libtiff
     from atd.restoration.batch import label_of, plan_jobs, run_jobs
     from atd.restoration.network import scale_of
     from atd.restoration.options import LARGEST_INPUT, FileOptions, RestoreOptions
@@ -184,6 +185,7 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     show_progress = not args.quiet and shard.rank == 0 and sys.stderr.isatty()
     counts = {"restored": 0, "skipped": 0, "failed": 0}
     lines = ResultLines()
+    silence_libtiff()
     with warnings_as_lines():
         for result in run_jobs(
             jobs,
@@ -221,8 +223,16 @@ def warnings_as_lines() -> Iterator[None]:
         warnings.simplefilter("always", UserWarning)
         # Sizes are checked against free RAM and disk instead.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.showwarning = lambda message, *_, **__: say(f"atd: warning: {one_line(str(message))}")
+        warnings.showwarning = _say_warning
         yield
+
+
+def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
+    from atd.images.decoding import file_being_decoded
+
+    text, path = str(message), file_being_decoded()
+    said = f"{path}: {text}" if path is not None and str(path) not in text else text
+    say(f"atd: warning: {one_line(said)}")
 
 
 def _print_failure(job: Job, error: BaseException, *, with_traceback: bool) -> None:

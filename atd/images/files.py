@@ -9,8 +9,8 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +19,12 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin, TiffTags, UnidentifiedImageError
 
-from atd.errors import ImageError, MissingExtraError, NotEnoughMemoryError
+from atd.errors import ImageError
+from atd.images.decoding import decoding
 from atd.images.exif import add_exif_to_tiff, lasting_exif
-from atd.images.image import ImageData, ImageHeader, Metadata, SaveOptions, check_unit_range
-from atd.images.integrity import TIFF_SIGNATURES, check_header, check_whole
+from atd.images.image import ImageData, ImageHeader, Metadata, SaveOptions, check_unit_range, narrowed
+from atd.images.integrity import PNG_SIGNATURE, TIFF_SIGNATURES, check_header, check_whole
+from atd.images.png import trailing_metadata
 from atd.images.vips import VipsFile, encode_vips, regions_obstacle
 from atd.system import atomic_write, check_exists, warn_caller
 
@@ -37,6 +39,8 @@ SUFFIXES = {
 }
 """File name endings that can be written, and read."""
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+
+LATE_ORIENTATION = "libvips does not see an orientation that a PNG names after its pixels"
 
 JPEG_XMP_BYTES = 65_000
 """XMP beyond this does not fit into one segment of a JPEG."""
@@ -55,19 +59,24 @@ class ImageFile:
         self.path = Path(path)
         self.eight_bit = eight_bit
         self._vips: VipsFile | None = None
+        self._late_orientation = 1
         check_exists(self.path)
-        with _as_image_errors(self.path):
+        with decoding(self.path):
             self._pillow = _open_pillow(self.path)
             self._check(check_header)
             if self._pillow is None:
                 self._vips = VipsFile(self.path)
                 self.header = self._vips.header
+                if _late_orientation_of(self.path) != 1:
+                    raise ImageError(f"{LATE_ORIENTATION}: save it anew first")
             else:
+                if self._pillow.format == "PNG":
+                    self._late_orientation = _add_trailing_metadata(self._pillow)
                 self.header = _header_of_pillow(self._pillow, eight_bit)
 
     def decode(self) -> ImageData:
         """The pixels and metadata; once."""
-        with _as_image_errors(self.path):
+        with decoding(self.path):
             self._check(check_whole)
             if self._vips is not None:
                 return self._vips.decode()
@@ -79,13 +88,14 @@ class ImageFile:
             if not self.eight_bit:
                 if image.format == "PPM":
                     raise ImageError(f"{self.path}: PPM of 16 bits is not read: convert it to PNG or TIFF first")
-                return replace(VipsFile(self.path).decode(_metadata(image)), format=format_name)
+                decoded = VipsFile(self.path).decode(_metadata(image))
+                return replace(decoded, pixels=_upright(decoded.pixels, self._late_orientation), format=format_name)
             warn_caller(f"{self.path}: 16-bit colour is read with 8 bits, as asked")
             return replace(from_pil(image), format=format_name)
 
     def metadata(self) -> Metadata:
         """Profile, EXIF, XMP and resolution from the header alone, of a file that may be too large to decode."""
-        with _as_image_errors(self.path):
+        with decoding(self.path):
             if self._vips is not None:
                 return self._vips.metadata()
             assert self._pillow is not None
@@ -93,6 +103,8 @@ class ImageFile:
 
     def regions_obstacle(self) -> str | None:
         """Why the file cannot be read by regions, in words; None where it can. Needs libvips."""
+        if self._late_orientation != 1:
+            return LATE_ORIENTATION
         return regions_obstacle(self.path, self.header, eight_bit=self.eight_bit)
 
     def _check(self, check: Callable[[BinaryIO, Path], None]) -> None:
@@ -270,22 +282,6 @@ def write_image(path: str | os.PathLike[str], image: ImageData, options: SaveOpt
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-@contextmanager
-def _as_image_errors(path: Path) -> Iterator[None]:
-    """Decoders raise whatever they stumble over; callers get one exception type and one sentence."""
-    try:
-        yield
-    except ImageError as error:
-        raise error if str(path) in str(error) else ImageError(f"{path}: {error}") from error
-    except (FileNotFoundError, PermissionError, IsADirectoryError, MissingExtraError):
-        raise
-    except MemoryError as error:
-        raise NotEnoughMemoryError(f"{path} does not fit into memory: stream it, or restore a part of it") from error
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{path} cannot be decoded, it is broken or cut short ({reason})") from error
-
-
 def _open_pillow(path: Path) -> Image.Image | None:
     """The lazily decoded file; None where only libvips can read it: float colour and files beyond Pillow's limit."""
     if path.is_dir():
@@ -335,9 +331,45 @@ def _decoder_arguments(image: Image.Image) -> list[Any]:
     return [value for entry in arguments for value in (entry if isinstance(entry, tuple) else (entry,))]
 
 
+def _add_trailing_metadata(image: Image.Image) -> int:
+    """Add what a PNG says after its pixels to what Pillow read before them; the orientation that is among it, or 1.
+
+    Pillow looks there when it has decoded the file, which is too late for a header, and too much for a large file.
+    """
+    file: BinaryIO | None = getattr(image, "fp", None)
+    if file is None:
+        return 1
+    exif, xmp = trailing_metadata(file)
+    if xmp is not None:
+        image.info.setdefault("xmp", xmp)
+    if exif is None or "exif" in image.info or "Raw profile type exif" in image.info:
+        return 1
+    image.info["exif"] = exif
+    return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+
+
+def _late_orientation_of(path: Path) -> int:
+    """The orientation that a PNG names after its pixels; 1 where it does not, and for other files."""
+    with path.open("rb") as file:
+        if file.read(8) != PNG_SIGNATURE or (data := trailing_metadata(file).exif) is None:
+            return 1
+    exif = Image.Exif()
+    exif.load(data)
+    return exif.get(ExifTags.Base.Orientation, 1)
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(h, w, c) samples turned as EXIF's orientation 1 to 8 says; a value that it does not know turns nothing."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
 def _metadata(image: Image.Image, *, header_only: bool = False) -> Metadata:
-    """What the file says beside its pixels; `header_only` does without what a PNG says after them."""
-    # Pillow's own getexif of a PNG decodes it, in case EXIF follows the pixels.
+    """What the file says beside its pixels; `header_only` does not decode them."""
+    # Pillow's own getexif of a PNG decodes it where it has not met EXIF before the pixels.
     exif = Image.Image.getexif(image) if header_only and image.format == "PNG" else image.getexif()
     info = image.info
     dpi = info.get("dpi")
@@ -361,9 +393,7 @@ def _without_orientation(xmp: bytes) -> bytes:
 
 def _gray16(image: Image.Image) -> np.ndarray:
     pixels = np.asarray(image)
-    if image.mode == "I" and (pixels.min() < 0 or pixels.max() > 65_535):
-        raise ImageError("32-bit integer samples beyond 65535 cannot be restored: convert the image to 16 bits first")
-    gray = pixels.astype(np.uint16)[:, :, None]
+    gray = (narrowed(pixels) if image.mode == "I" else pixels.astype(np.uint16))[:, :, None]
     key = image.info.get("transparency")
     if isinstance(key, int):
         gray = np.concatenate((gray, np.where(gray == key, 0, 65_535).astype(np.uint16)), axis=2)

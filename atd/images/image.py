@@ -77,6 +77,13 @@ def check_unit_range(pixels: np.ndarray) -> None:
         raise ImageError(f"float samples lie between {low:g} and {high:g}, expected [0, 1]: scale the image first")
 
 
+def narrowed(pixels: np.ndarray) -> np.ndarray:
+    """32-bit integers as uint16, after refusing those beyond it with an `ImageError`."""
+    if pixels.min() < 0 or pixels.max() > SAMPLE_PEAKS[np.dtype(np.uint16)]:
+        raise ImageError("32-bit integer samples beyond 65535 cannot be restored: convert the image to 16 bits first")
+    return pixels.astype(np.uint16)
+
+
 def samples_to_tensor(pixels: np.ndarray) -> Tensor:
     """(h, w, c) uint8, uint16 or float → a new (c, h, w) float32 tensor; integers are divided by their peak."""
     x = torch.from_numpy(np.array(np.moveaxis(pixels, 2, 0), dtype=np.float32, order="C"))

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from atd.errors import ImageError
 from atd.images.exif import lasting_exif
-from atd.images.image import ImageData, ImageHeader, Metadata, check_unit_range, samples_to_tensor
+from atd.images.image import ImageData, ImageHeader, Metadata, check_unit_range, narrowed, samples_to_tensor
 from atd.images.integrity import check_whole, libvips_obstacle
 from atd.system import import_extra
 
 DTYPES = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16), "float": np.dtype(np.float32)}
 """Sample types by libvips' name for them."""
+WIDE_DTYPES = {"int": np.dtype(np.int32), "uint": np.dtype(np.uint32)}
+"""Those of gray files that hold 16 bits in 32."""
 CLASSIC_TIFF_BYTES = 3_900_000_000
 """Samples beyond which a TIFF is written as BigTIFF; offsets of the classic one end at 4 GiB."""
 
@@ -50,9 +52,7 @@ class VipsFile:
     def decode(self, metadata: Metadata | None = None) -> ImageData:
         """Pixels and metadata; `metadata` wins over what libvips reports."""
         pixels = self._image.numpy()
-        pixels = pixels.reshape(*pixels.shape[:2], -1)
-        if pixels.dtype == np.float32:
-            check_unit_range(pixels)
+        pixels = _checked_samples(pixels.reshape(*pixels.shape[:2], -1))
         return ImageData(pixels, metadata or self.metadata(), "TIFF")
 
     def metadata(self) -> Metadata:
@@ -79,12 +79,14 @@ def _open(path: Path, access: str) -> Any:
     pyvips = import_vips(f"reading {path}")
     if obstacle := libvips_obstacle(path):
         raise ImageError(f"{path}: {obstacle}: convert it to another compression or to PNG first")
-    # libvips remembers files by name: without revalidate, one that has changed since would be read as it was.
-    image = pyvips.Image.new_from_file(str(path), fail_on="truncated", access=access, revalidate=True)
+    # libvips remembers files by name: without revalidate, one that has changed since would be read as it was. With
+    # "truncated", strips of TIFF that cannot be unpacked would come out as they are.
+    image = pyvips.Image.new_from_file(str(path), fail_on="error", access=access, revalidate=True)
     pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
     if pages > 1:
         raise ImageError(f"{path} has {pages} pages; only single images are restored")
-    if image.format not in DTYPES or image.bands not in (1, 2, 3, 4):
+    is_wide_gray = image.format in WIDE_DTYPES and image.bands == 1
+    if not is_wide_gray and (image.format not in DTYPES or image.bands not in (1, 2, 3, 4)):
         raise ImageError(f"{path}: {image.bands} channels of {image.format} samples cannot be restored")
     if image.interpretation in ("cmyk", "lab", "labs", "labq", "xyz"):
         raise ImageError(f"{path}: {image.interpretation} images cannot be restored: convert it to RGB first")
@@ -92,7 +94,19 @@ def _open(path: Path, access: str) -> Any:
 
 
 def _header(image: Any) -> ImageHeader:
-    return ImageHeader((image.height, image.width, image.bands), DTYPES[image.format])
+    return ImageHeader((image.height, image.width, image.bands), _sample_type(image))
+
+
+def _sample_type(image: Any) -> np.dtype:
+    """What `_checked_samples` makes of the samples of `image`."""
+    return np.dtype(np.uint16) if image.format in WIDE_DTYPES else DTYPES[image.format]
+
+
+def _checked_samples(pixels: np.ndarray) -> np.ndarray:
+    """Samples as `ImageData` has them; an `ImageError` where they are beyond what it holds."""
+    if pixels.dtype == np.float32:
+        check_unit_range(pixels)
+    return narrowed(pixels) if pixels.dtype in WIDE_DTYPES.values() else pixels
 
 
 def open_regions(path: Path, header: ImageHeader, *, eight_bit: bool = False) -> Callable[[int, int, int, int], Tensor]:
@@ -109,14 +123,16 @@ def open_regions(path: Path, header: ImageHeader, *, eight_bit: bool = False) ->
     with path.open("rb") as file:
         check_whole(file, path)
     image = _open_as(path, header, eight_bit)
-    region, dtype, bands = pyvips.Region.new(image), DTYPES[image.format], image.bands
+    region, bands = pyvips.Region.new(image), image.bands
+    dtype = (DTYPES | WIDE_DTYPES)[image.format]
 
     def read(top: int, bottom: int, left: int, right: int) -> Tensor:
         data = region.fetch(left, top, right - left, bottom - top)
         pixels = np.frombuffer(data, dtype).reshape(bottom - top, right - left, bands)
-        if dtype.kind == "f":
-            check_unit_range(pixels)
-        return samples_to_tensor(pixels)
+        try:
+            return samples_to_tensor(_checked_samples(pixels))
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from error
 
     return read
 
@@ -145,8 +161,8 @@ def _as_in_header(image: Any, header: ImageHeader, eight_bit: bool) -> Any:
     if eight_bit and image.format == "ushort":
         image = (image >> 8).cast("uchar")
     channels = header.shape[2]
-    if DTYPES[image.format] != header.dtype:
-        raise ImageError(f"libvips reads samples of {DTYPES[image.format]} where Pillow reads {header.dtype}")
+    if _sample_type(image) != header.dtype:
+        raise ImageError(f"libvips reads samples of {_sample_type(image)} where Pillow reads {header.dtype}")
     if image.bands == channels:
         return image
     if image.bands > channels and channels in (1, 3):

@@ -57,6 +57,8 @@ def fetch_official(info: ModelInfo, source: str, place: Place) -> Path:
     placed = hub.placed_file(info.name)
     if placed.is_file():
         return placed.parent
+    if hub.home().is_file():
+        raise LoadError(f"The cache {hub.home()} is a file; set ATD_HOME to a folder.")
     if source == "hub":
         pinned = hub.official_repository(info)
         if pinned is None:

@@ -89,6 +89,25 @@ def test_download_goes_on_after_a_failure_and_says_so(hub, cache, tmp_path, monk
     assert main(["download", "no_such_model"]) == 2
 
 
+def test_download_says_that_the_cache_is_a_file_or_cannot_be_written_and_goes_on(
+    hub, cache, tmp_path, monkeypatch, capsys
+):
+    content = (atd.create(NAME).save_pretrained(tmp_path / "net") / "model.safetensors").read_bytes()
+    monkeypatch.setenv("ATD_HUB_REPO", f"me/zoo@{hub.commit('me/zoo', {f'{NAME}/model.safetensors': content})}")
+    cache.write_text("a file")
+    assert main(["download", NAME, "atd_light_sr_x3"]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    sentence = f"The cache {cache} is a file; set ATD_HOME to a folder."
+    assert errors == [f"{name}: failed: {sentence}" for name in (NAME, "atd_light_sr_x3")]
+    cache.unlink()
+    cache.mkdir()
+    (cache / NAME).write_text("a file where its folder should be")
+    assert main(["download", NAME, "atd_light_sr_x3"]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0] == f"{NAME}: failed: {cache / NAME}: File exists"
+    assert errors[1].startswith("atd_light_sr_x3: failed: ")
+
+
 def test_download_help_tells_that_the_drive_route_is_untried(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["download", "--help"])
