@@ -15,7 +15,7 @@ from atd.errors import ImageError
 from atd.images.exif import lasting_exif
 from atd.images.image import ImageData, ImageHeader, Metadata, check_unit_range, narrowed, samples_to_tensor
 from atd.images.integrity import check_whole, libvips_obstacle
-from atd.system import import_extra
+from atd.system import disk_error, import_extra
 
 DTYPES = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16), "float": np.dtype(np.float32)}
 """Sample types by libvips' name for them."""
@@ -236,9 +236,15 @@ def _with_metadata(image: Any, metadata: Metadata) -> Any:
 
 
 def _save(image: Any, path: Path, format_name: str) -> None:
-    if format_name == "PNG":
-        image.pngsave(str(path), keep="all")
-    else:
-        size = image.width * image.height * image.bands * DTYPES[image.format].itemsize
-        big = size > CLASSIC_TIFF_BYTES
-        image.tiffsave(str(path), compression="deflate", predictor="horizontal", bigtiff=big, keep="all")
+    pyvips = import_vips(f"writing {path}")
+    try:
+        if format_name == "PNG":
+            image.pngsave(str(path), keep="all")
+        else:
+            size = image.width * image.height * image.bands * DTYPES[image.format].itemsize
+            big = size > CLASSIC_TIFF_BYTES
+            image.tiffsave(str(path), compression="deflate", predictor="horizontal", bigtiff=big, keep="all")
+    except pyvips.Error as error:
+        if (told := disk_error(str(error), path)) is not None:
+            raise told from error
+        raise

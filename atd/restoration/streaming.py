@@ -30,7 +30,7 @@ from atd.restoration.options import RestoreOptions
 from atd.restoration.plan import FilePlan, part_of
 from atd.restoration.progress import Callback, TileCounter
 from atd.restoration.runner import Position, Source, TileRunner, choose_tile, strips, tell_tiles
-from atd.system import atomic_write, exclusive_file
+from atd.system import atomic_write, exclusive_file, naming
 
 STRIP_BYTES = 250_000_000
 """What one strip of finished rows may take as float32 when the tile size is ours to choose and free RAM is unknown."""
@@ -68,7 +68,8 @@ def stream_file(network: nn.Module, plan: FilePlan, options: RestoreOptions, cal
     part = part_of(plan.target)
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with exclusive_file(part) as file:
+        # Closing the file may fail once more on a full disk, so the name is given outside.
+        with naming(part), exclusive_file(part) as file:
             journal = _Journal(plan.target, origin, file)
             try:
                 _stream(network, plan, options, callback, read, journal)

@@ -4,7 +4,7 @@ from atd.system.cgroups import free_in_cgroups
 from atd.system.devices import default_device, named_device
 from atd.system.dtypes import as_dtype
 from atd.system.extras import import_extra, install_hint, missing_extra
-from atd.system.files import atomic_write, check_exists, expand_user
+from atd.system.files import atomic_write, check_exists, disk_error, expand_user, naming
 from atd.system.locks import exclusive_file
 from atd.system.warnings import warn_caller
 
@@ -13,6 +13,7 @@ __all__ = [
     "atomic_write",
     "check_exists",
     "default_device",
+    "disk_error",
     "exclusive_file",
     "expand_user",
     "free_in_cgroups",
@@ -20,5 +21,6 @@ __all__ = [
     "install_hint",
     "missing_extra",
     "named_device",
+    "naming",
     "warn_caller",
 ]

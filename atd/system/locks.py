@@ -33,6 +33,24 @@ def exclusive_file(path: Path) -> Generator[BinaryIO, None, None]:
                 return
 
 
+def remove_if_free(path: Path) -> bool:
+    """Remove a file that was made by `exclusive_file` and that no process holds any more; whether it was removed.
+
+    Where the system or the file system knows no locks, nobody can tell, and it stays.
+    """
+    if fcntl is None:
+        return False
+    try:
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(file, path):
+                path.unlink()
+                return True
+    except OSError:
+        pass
+    return False
+
+
 def _lock(file: BinaryIO) -> None:
     if fcntl is None:
         return
