@@ -3,6 +3,11 @@
 import os
 from pathlib import Path
 
+# A worker of pytest-xdist shares the cores with the others. torch reads this when it is imported, so it comes first.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    _threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _threads)))
+
 import pytest
 from loopback_hub import LoopbackHub
 
@@ -15,6 +20,17 @@ ALLOWED_SKIPS = (
     "fish is not installed",
     "zsh is not installed",
 )
+
+
+# More of them would hold a copy of torch each, for little.
+MOST_WORKERS = 4
+
+
+def pytest_xdist_auto_num_workers(config) -> int:
+    """Processes for `-n auto`: one a core for whole folders, none for files, which end before a second one starts."""
+    if all(Path(argument.split("::")[0]).is_dir() for argument in config.args):
+        return min(os.cpu_count() or 1, MOST_WORKERS)
+    return 0
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -54,10 +54,12 @@ def release(package: str) -> tuple[int, ...]:
     release("triton") < (3, 7) and release("numpy") >= (2, 4),
     reason="Triton's interpreter of this version cannot run with this NumPy",
 )
-def test_kernels_in_the_interpreter():
-    """``TRITON_INTERPRET`` counts at the first import of triton, hence the process of its own."""
+@pytest.mark.parametrize("tests", ["attention", "not attention"])
+def test_kernels_in_the_interpreter(tests):
+    """``TRITON_INTERPRET`` counts at the first import of triton, hence two processes of their own, side by side."""
+    options = ("-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-k", tests)
     file = str(HERE / "interpreted_kernels.py")
-    run_python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", file, TRITON_INTERPRET="1", ATD_BACKEND="auto")
+    run_python("-m", "pytest", *options, file, TRITON_INTERPRET="1", ATD_BACKEND="auto")
 
 
 @pytest.mark.slow

@@ -115,18 +115,20 @@ def torchrun(*arguments):
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_processes_equal_one_with_the_whole_batch(folder, tmp_path, parallel):
-    """Gloo on the CPU. Under DDP one process is killed after the first checkpoint, and torchrun restarts both."""
+    """Gloo on the CPU. Under DDP one process is killed after the first checkpoint, and torchrun restarts both.
+
+    The processes have the same warning filters afterwards as before.
+    """
     overrides = [*TINY, "iterations=3", f"parallel={parallel}"]
     train("small_light_x4", folder, tmp_path / "one", *overrides)
     out = tmp_path / "two"
     arguments = command("small_light_x4", folder, out, *overrides)
-    if parallel == "fsdp":
-        torchrun(*arguments)
-    else:
-        script = tmp_path / "killed.py"
-        script.write_text(KILLED_PROCESS)
-        printed = torchrun("--max-restarts", "3", str(script), str(out / "checkpoints"), *arguments[2:])
-        assert "continuing after iteration" in printed
+    script = tmp_path / "process.py"
+    script.write_text(PROCESS)
+    killed_after = str(out / "checkpoints") if parallel == "ddp" else "never"
+    printed = torchrun("--max-restarts", "3", str(script), killed_after, *arguments[2:])
+    assert "filters are the same" in printed
+    assert ("continuing after iteration" in printed) == (parallel == "ddp")
     first, second = state(tmp_path / "one", 3), state(out, 3)
     assert first.keys() == second.keys()
     for part, tensors in first.items():
@@ -135,19 +137,24 @@ def test_two_processes_equal_one_with_the_whole_batch(folder, tmp_path, parallel
             torch.testing.assert_close(second[part][name], tensor, rtol=1e-4, atol=2e-6, msg=f"{part} {name}")
 
 
-KILLED_PROCESS = """
-import os, signal, sys, threading, time
+PROCESS = """
+import os, signal, sys, threading, time, warnings
 from pathlib import Path
 from atd.cli import main
+import torch.distributed.fsdp  # has filters of its own
 
-def end_after_the_first_checkpoint():
-    while not any(path.name.isdigit() for path in Path(sys.argv[1]).glob("*")):
+def end_after_the_first_checkpoint(folder):
+    while not any(path.name.isdigit() for path in folder.glob("*")):
         time.sleep(0.001)
     os.kill(os.getpid(), signal.SIGKILL)
 
-if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-    threading.Thread(target=end_after_the_first_checkpoint, daemon=True).start()
-sys.exit(main(sys.argv[2:]))
+killed_after, *arguments = sys.argv[1:]
+if killed_after != "never" and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    threading.Thread(target=end_after_the_first_checkpoint, args=[Path(killed_after)], daemon=True).start()
+before = list(warnings.filters)
+status = main(arguments)
+print("filters are the same" if warnings.filters == before else set(warnings.filters) - set(before), flush=True)
+sys.exit(status)
 """
 
 
@@ -473,26 +480,6 @@ def test_random_numbers_and_warning_filters_of_the_caller_stay(folder, tmp_path)
     # And the caller's numbers do not change the training.
     train("small_light_x4", folder, tmp_path / "b", *TINY, "iterations=1")
     assert_same_state(state(tmp_path / "a", 1), state(tmp_path / "b", 1))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_warning_filters_are_put_back_after_a_distributed_training(folder, tmp_path, parallel):
-    script = tmp_path / "filters.py"
-    script.write_text(FILTERS)
-    arguments = command("small_light_x4", folder, tmp_path / "out", *TINY, "iterations=1", f"parallel={parallel}")
-    assert "filters are the same" in torchrun(str(script), *arguments[2:])
-
-
-FILTERS = """
-import sys, warnings
-from atd.cli import main
-import torch.distributed.fsdp  # has filters of its own
-before = list(warnings.filters)
-status = main(sys.argv[1:])
-print("filters are the same" if warnings.filters == before else set(warnings.filters) - set(before), flush=True)
-sys.exit(status)
-"""
 
 
 def test_mixed_precision_can_be_turned_on_when_a_training_goes_on(folder, tmp_path):
