@@ -116,7 +116,7 @@ def _peak(image: np.ndarray | torch.Tensor) -> float:
 
 def _standard(image: np.ndarray | torch.Tensor, crop: int, channel: str, peak: float | None) -> torch.Tensor:
     if isinstance(image, np.ndarray):
-        x = torch.from_numpy(np.ascontiguousarray(image, np.float64))
+        x = torch.as_tensor(np.ascontiguousarray(image, np.float64), device="cpu")
         x = x.movedim(-1, -3) if x.ndim > 2 else x
     else:
         x = image.detach()

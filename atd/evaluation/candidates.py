@@ -147,13 +147,13 @@ def baseline(name: str, scale: int) -> Candidate:
 
 
 def _bicubic(x: Tensor, scale: int) -> Tensor:
-    return torch.from_numpy(degrade.bicubic_upscale(x.movedim(0, -1).numpy(), scale)).movedim(-1, 0)
+    return torch.as_tensor(degrade.bicubic_upscale(x.movedim(0, -1).numpy(), scale), device="cpu").movedim(-1, 0)
 
 
 def _lanczos(x: Tensor, scale: int) -> Tensor:
     size = (x.shape[2] * scale, x.shape[1] * scale)
     planes = [Image.fromarray(plane.numpy()).resize(size, Image.Resampling.LANCZOS) for plane in x]
-    return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes]))
+    return torch.as_tensor(np.stack([np.asarray(plane) for plane in planes]), device="cpu")
 
 
 def from_name(name_or_path: str | Path, options: RunOptions) -> Candidate:

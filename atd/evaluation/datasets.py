@@ -167,7 +167,7 @@ def _spellings(name: str) -> Iterator[str]:
 def _layouts(task: Task) -> Iterator[tuple[str, str | None]]:
     if isinstance(task, SuperResolution):
         yield from _SR_LAYOUTS
-    else:
+    elif not isinstance(task, RealWorld):
         yield from ((pattern, None) for pattern in (*_CLEAN_LAYOUTS[type(task)], *_CLEAN_FALLBACKS))
 
 

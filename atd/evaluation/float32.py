@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 @contextlib.contextmanager
-def full_float32() -> Iterator[None]:
+def full_float32() -> Generator[None, None, None]:
     """Compute in true float32 in this block, whatever the process allows, and allow it again afterwards.
 
     cuDNN takes TF32 for convolutions unless told otherwise; matrix products are reduced where somebody has asked for

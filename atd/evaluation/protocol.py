@@ -146,7 +146,7 @@ class Protocol:
 
     def tensor(self, image: np.ndarray) -> torch.Tensor:
         """An input of `load` as the (c, h, w) float32 tensor that networks take."""
-        return torch.from_numpy(image if image.ndim == 3 else image[..., None]).movedim(-1, 0).contiguous()
+        return torch.as_tensor(image if image.ndim == 3 else image[..., None], device="cpu").movedim(-1, 0).contiguous()
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, cast
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin, TiffTags, UnidentifiedImageError
@@ -197,7 +197,7 @@ def from_pil(image: Image.Image) -> ImageData:
         image = image.convert("RGB")
     elif mode == "CMYK":
         image = _cmyk_to_srgb(image, metadata.icc)
-        metadata = replace(metadata, icc=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+        metadata = replace(metadata, icc=_srgb_profile().tobytes())
     elif mode == "I" or mode.startswith("I;16"):
         return ImageData(_gray16(image), metadata, format_name)
     elif mode not in ("L", "LA", "RGB", "RGBA", "F"):
@@ -318,17 +318,25 @@ def _is_deep_colour(image: Image.Image) -> bool:
     if image.mode not in ("LA", "RGB", "RGBA", "P", "CMYK", "La", "RGBa", "RGBX"):
         return False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+        bits: tuple[int, ...] = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
         return max(bits) > 8
     if image.format == "PPM":
         return any(isinstance(value, int) and value > 255 for value in _decoder_arguments(image))
     return any(";16" in str(value) for value in _decoder_arguments(image))
 
 
-def _decoder_arguments(image: Image.Image) -> list[Any]:
+def _decoder_arguments(image: Image.Image) -> list[object]:
     """What Pillow tells its decoders: among it the raw mode, or the largest sample of a PPM."""
-    arguments = [tile[3] for tile in getattr(image, "tile", ())]
-    return [value for entry in arguments for value in (entry if isinstance(entry, tuple) else (entry,))]
+    arguments: list[object] = []
+    for tile in getattr(image, "tile", ()):
+        entry: object = tile[3]
+        arguments.extend(cast("tuple[object, ...]", entry) if isinstance(entry, tuple) else (entry,))
+    return arguments
+
+
+def _srgb_profile() -> ImageCms.ImageCmsProfile:
+    # Pillow does not state the type of the profile that it makes.
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))  # pyright: ignore
 
 
 def _add_trailing_metadata(image: Image.Image) -> int:
@@ -372,9 +380,9 @@ def _metadata(image: Image.Image, *, header_only: bool = False) -> Metadata:
     # Pillow's own getexif of a PNG decodes it where it has not met EXIF before the pixels.
     exif = Image.Image.getexif(image) if header_only and image.format == "PNG" else image.getexif()
     info = image.info
-    dpi = info.get("dpi")
+    dpi = cast("tuple[Any, ...]", info.get("dpi"))
     resolution = None
-    if isinstance(dpi, tuple) and len(dpi) == 2:
+    if isinstance(dpi, tuple) and len(dpi) == 2:  # pyright: ignore[reportUnnecessaryIsInstance]
         with suppress(TypeError, ValueError, ZeroDivisionError):
             values = (float(dpi[0]), float(dpi[1]))
             resolution = values if min(values) > 0 and max(values) < 1e6 else None
@@ -405,7 +413,7 @@ def _cmyk_to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
         raise ImageError("it is CMYK without a colour profile, so its colours are not known: convert it to RGB first")
     try:
         converted = ImageCms.profileToProfile(
-            image, ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB"), outputMode="RGB"
+            image, ImageCms.ImageCmsProfile(io.BytesIO(icc)), _srgb_profile(), outputMode="RGB"
         )
     except (ImageCms.PyCMSError, OSError, TypeError) as error:
         raise ImageError("its CMYK profile cannot be used: convert the image to RGB first") from error

@@ -86,7 +86,7 @@ def narrowed(pixels: np.ndarray) -> np.ndarray:
 
 def samples_to_tensor(pixels: np.ndarray) -> Tensor:
     """(h, w, c) uint8, uint16 or float → a new (c, h, w) float32 tensor; integers are divided by their peak."""
-    x = torch.from_numpy(np.array(np.moveaxis(pixels, 2, 0), dtype=np.float32, order="C"))
+    x = torch.as_tensor(np.array(np.moveaxis(pixels, 2, 0), dtype=np.float32, order="C"), device="cpu")
     peak = SAMPLE_PEAKS.get(pixels.dtype)
     return x.div_(peak) if peak else x
 

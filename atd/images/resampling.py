@@ -16,4 +16,5 @@ def lanczos(x: Tensor, height: int, width: int) -> Tensor:
         Image.fromarray(plane.numpy(), mode=None).resize((width, height), Image.Resampling.LANCZOS)
         for plane in x.contiguous().reshape(-1, *x.shape[-2:])
     ]
-    return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes])).reshape(*x.shape[:-2], height, width)
+    resized = np.stack([np.asarray(plane) for plane in planes])
+    return torch.as_tensor(resized, device="cpu").reshape(*x.shape[:-2], height, width)

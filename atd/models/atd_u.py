@@ -166,7 +166,7 @@ class ATDU(RestorationModel):
         shallow = self.conv_first(padded.to(self.conv_first.weight.dtype))
 
         x = shallow
-        skips = []
+        skips: list[Tensor] = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
             skips.append(x)

@@ -6,11 +6,11 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from atd.ops.backend import keep_choice
 from atd.ops.precision import wide_dtype
@@ -132,12 +132,16 @@ def _keep_arguments(construct: Callable[..., None]) -> Callable[..., None]:
         bound.apply_defaults()
         _, *named = bound.arguments.items()
         config: dict[str, Any] = {}
+        value: Any
         for name, value in named:
             if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
                 config.update(value)
             else:
                 config[name] = value
-        self.config = {name: list(value) if isinstance(value, tuple) else value for name, value in config.items()}
+        self.config = {
+            name: list(cast("tuple[object, ...]", value)) if isinstance(value, tuple) else value
+            for name, value in config.items()
+        }
 
     return init
 
@@ -162,8 +166,8 @@ def run_layer(layer: Callable[..., Any], *args: Any, checkpointed: bool) -> Any:
 
 def published_mean(in_chans: int) -> tuple[float, ...]:
     """The mean of DIV2K for RGB, rounded to float32 as the authors' networks have it; 0 for other images."""
-    rgb = torch.tensor((0.4488, 0.4371, 0.4040), device="cpu", dtype=torch.float32).tolist()
-    return tuple(rgb) if in_chans == 3 else (0.0,) * in_chans
+    rgb = torch.tensor((0.4488, 0.4371, 0.4040), device="cpu", dtype=torch.float32)
+    return tuple(float(value) for value in rgb) if in_chans == 3 else (0.0,) * in_chans
 
 
 class ImageNormalisation(nn.Module):

@@ -47,6 +47,8 @@ _KNOWN_PARTS = {
     CategoryAttention, ConvFFN, DepthwiseConv, IndexedWindowAttention, TokenDictionaryAttention, WindowAttention,
     nn.Conv2d, nn.InstanceNorm1d, nn.LayerNorm, nn.Linear, nn.Sequential,
 }  # fmt: skip
+# Where torch keeps the hooks of a module.
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 def serves(layers: Sequence[DictionaryLayer], x: Tensor) -> bool:
@@ -63,8 +65,8 @@ def _is_plain(layer: DictionaryLayer) -> bool:
     return (
         type(layer).forward is DictionaryLayer.forward
         and all(type(part) in _KNOWN_PARTS for part in parts[1:])
-        and not any(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part) for part in parts)
-        and layer._compiled_call_impl is None
+        and not any("forward" in vars(part) or any(vars(part)[hooks] for hooks in _HOOKS) for part in parts)
+        and vars(layer).get("_compiled_call_impl") is None
         and all(type(parameter) is nn.Parameter for parameter in layer.parameters())
     )
 

@@ -23,7 +23,7 @@ def to_tokens(image: Tensor) -> Tensor:
 
 def to_image(tokens: Tensor, grid: Grid) -> Tensor:
     """(b, h·w, C) to (b, C, h, w); the inverse of `to_tokens`."""
-    return tokens.transpose(1, 2).unflatten(2, grid)
+    return torch.unflatten(tokens.transpose(1, 2), 2, grid)
 
 
 class PositionIndexState(nn.Module):
@@ -39,18 +39,29 @@ class PositionIndexState(nn.Module):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         destination[prefix + self.INDEX_KEY] = relative_position_index(self.position_index_window)
-        super()._save_to_state_dict(destination, prefix, keep_vars)
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # pyright: ignore[reportUnknownMemberType]
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Tensor],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
         index = state_dict.pop(prefix + self.INDEX_KEY, None)
         if index is not None and not index.is_meta:
             expected = relative_position_index(self.position_index_window)
             if index.shape != expected.shape or not torch.equal(index.cpu().long(), expected):
-                errors.append(
+                error_msgs.append(
                     f"{prefix}{self.INDEX_KEY} of shape {tuple(index.shape)} is not the index of a "
                     f"{self.position_index_window}×{self.position_index_window} window."
                 )
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+        super()._load_from_state_dict(  # pyright: ignore[reportUnknownMemberType]
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
 
 class Lookup(NamedTuple):
@@ -313,7 +324,7 @@ def initialise(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=0.02)
-            if part.bias is not None:
+            if part.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
                 nn.init.zeros_(part.bias)
         elif isinstance(part, WindowAttention):
             nn.init.trunc_normal_(part.relative_position_bias_table, std=0.02)

@@ -22,7 +22,7 @@ ALPHA_UPSAMPLERS: tuple[str, ...] = get_args(AlphaUpsampler)
 
 def luma(rgb: Tensor) -> Tensor:
     """(…, 3, h, w) → (…, 1, h, w): full-range Y of ITU-R BT.601."""
-    red, green, blue = rgb.split(1, dim=-3)
+    red, green, blue = (rgb.narrow(-3, channel, 1) for channel in range(3))
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 

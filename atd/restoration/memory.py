@@ -53,7 +53,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 def free_ram() -> int | None:
     """RAM available to this process: what the system has left, or less where a control group sets a limit."""
-    limits = []
+    limits: list[int] = []
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():
@@ -122,7 +122,7 @@ def is_measured(model: nn.Module) -> bool:
 
 def bytes_per_pixel(model: nn.Module, device: torch.device) -> float:
     """The measured figure for this width; else that of the nearest width of the same architecture, in proportion."""
-    config = getattr(model, "config", None) or {}
+    config: dict[str, object] = getattr(model, "config", None) or {}
     architecture, width = getattr(model, "architecture", None), config.get("embed_dim")
     measured = {dim: figures for (name, dim), figures in BYTES_PER_PIXEL.items() if name == architecture}
     if not measured or not isinstance(width, int):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -52,7 +54,9 @@ def check_device(model: nn.Module, device: str | torch.device | None) -> torch.d
     own = device_of(model)
     if device is not None:
         wanted = named_device(device)
-        if wanted.type != own.type or (wanted.index is not None and wanted.index != own.index):
+        # torch says that a device always has an index; torch.device("cuda") has none.
+        index = cast("int | None", wanted.index)
+        if wanted.type != own.type or (index is not None and index != own.index):
             raise InputError(
                 f"the model is on {own}, but device={str(wanted)!r} was asked for: move it yourself with "
                 f"model.to({str(wanted)!r}), or give the model's name instead of a module"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -54,7 +54,7 @@ class TileCounter:
 
 
 @contextmanager
-def progress_callback(progress: bool | Callback, description: str = "tiles") -> Iterator[Callback | None]:
+def progress_callback(progress: bool | Callback, description: str = "tiles") -> Generator[Callback | None, None, None]:
     """From the argument `progress` of the public functions to a callback.
 
     False: none; True: one that draws a bar on stderr, named by `description`; a callable: itself.

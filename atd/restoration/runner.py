@@ -71,7 +71,7 @@ class TileRunner:
                     "the network gave non-finite values in %s; such tiles are computed again in float32", self.dtype
                 )
                 self.told = True
-            for index in (~finite).nonzero().flatten().tolist():
+            for index in (i for i in range(len(batch)) if not finite[i]):
                 output[index] = self._ensemble(self._full_precision(), batch[index : index + 1], torch.float32)[0]
             finite = output.flatten(1).isfinite().all(dim=1)
         if not finite.all():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,16 +34,18 @@ class Shard:
         """
         if self.world_size == 1:
             return plan()
-        message: list[object] = [None, ""]
+        jobs, reason = None, ""
         if self.rank == 0:
             try:
-                message[0] = plan()
+                jobs = plan()
             except (AtdError, OSError) as error:
-                message[1] = str(error)
+                reason = str(error)
+        message = [(jobs, reason)]
         dist.broadcast_object_list(message)
-        if not isinstance(message[0], list):
-            raise InputError(str(message[1]))
-        return message[0][self.rank :: self.world_size]
+        jobs, reason = message[0]
+        if jobs is None:
+            raise InputError(reason)
+        return jobs[self.rank :: self.world_size]
 
     def total(self, counts: dict[str, int]) -> dict[str, int]:
         """The sums over all ranks."""
@@ -51,7 +53,7 @@ class Shard:
             return counts
         values = torch.tensor(list(counts.values()))
         dist.all_reduce(values)
-        return dict(zip(counts, values.tolist(), strict=True))
+        return {name: int(value) for name, value in zip(counts, values, strict=True)}
 
     def device(self, device: str | None) -> str | None:
         """Each process of a machine has its own GPU, unless one is named by number."""
@@ -61,7 +63,7 @@ class Shard:
 
 
 @contextmanager
-def joined_shard() -> Iterator[Shard]:
+def joined_shard() -> Generator[Shard, None, None]:
     """The place that torchrun gave this process, connected to the others; a lone process outside torchrun."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:

@@ -125,7 +125,7 @@ def origin_of(network: nn.Module, plan: FilePlan, options: RestoreOptions) -> Or
     """Fingerprints of the input file and the weights, and everything else that decides the pixels."""
     with plan.source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    choices = {
+    choices: dict[str, object] = {
         "tile": options.tile,
         "overlap": options.overlap,
         "self_ensemble": options.self_ensemble,
