@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ _thread = threading.local()
 
 
 @contextmanager
-def decoding(path: Path) -> Iterator[None]:
+def decoding(path: Path) -> Generator[None, None, None]:
     """A block that decodes `path`: decoders raise whatever they stumble over; callers get one type and one sentence."""
     outer = file_being_decoded()
     _thread.path = path
