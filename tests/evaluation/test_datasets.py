@@ -94,7 +94,7 @@ def test_what_is_missing_is_named(tmp_path):
         find_sets(tmp_path, ["set5"], SuperResolution(2))
     with pytest.raises(FileNotFoundError, match="none of the sets classic5, LIVE1, Urban100"):
         find_sets(tmp_path, None, JpegArtefacts(), gray=True)
-    with pytest.raises(FileNotFoundError, match="is not a folder"):
+    with pytest.raises(FileNotFoundError, match="absent does not exist"):
         find_sets(tmp_path / "absent", None, JpegArtefacts())
 
 
