@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
     from atd.training import prepare
 
-    with tqdm(unit="image") as bar:
+    with tqdm(unit="image", disable=not sys.stderr.isatty()) as bar:
 
         def progress(count: int, total: int) -> None:
             bar.total = total

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atd import ops
+from atd.models.layer_events import layer_done
 from atd.models.layers import (
     CategoryAttention,
     ConvFFN,
@@ -82,6 +83,7 @@ def run(layers: Sequence[DictionaryLayer], x: Tensor, dictionary: Tensor, grid: 
             lookup, category = _attend_(layer, tokens, entries, grid, maps)
             _feed_forward_(layer, tokens, entries, category, grid, maps)
             entries = layer.next_dictionary(lookup, tokens[None], entries)
+            layer_done(1 / len(output))
     return output
 
 

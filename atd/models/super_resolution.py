@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from atd.models import blockwise
 from atd.models.base import ImageNormalisation, RestorationModel, run_layer
+from atd.models.layer_events import layer_done
 from atd.models.layers import (
     DictionaryLayer,
     Grid,
@@ -51,6 +52,7 @@ class DictionaryBlock(nn.Module):
         dictionary = expand_dictionary(self.td, x.shape[0])
         for layer in layers:
             x, dictionary = run_layer(layer, x, dictionary, grid, checkpointed=self.checkpointed)
+            layer_done()
         return x
 
 

@@ -29,7 +29,7 @@ from atd.images import (
 )
 from atd.restoration import streaming
 from atd.restoration.channels import AlphaUpsampler
-from atd.restoration.network import check_device, scale_of
+from atd.restoration.network import check_device, scale_of, warn_of_gray_noise
 from atd.restoration.options import LARGEST_INPUT, FileOptions, RestoreOptions, Tile
 from atd.restoration.plan import check_size, output_size, passes, plan_file, require_ram_for
 from atd.restoration.progress import Callback, TileCounter, progress_callback
@@ -109,8 +109,9 @@ def restore(
         alpha_upsampler: what enlarges an alpha channel: "network", as the colour, or "bicubic", which is faster.
         max_pixels: a file of more pixels is refused by its header, before it is decoded, since few bytes may claim any
             size. The default is Pillow's limit, about 13 000 a side; None: no limit.
-        progress: True draws a bar on stderr; a callable receives a `TileProgress` after every batch of tiles, and
-            cancels the run by raising an exception. Both cover the whole job: all images of a batch, all passes.
+        progress: True draws a bar on stderr, where that is a terminal; a callable receives a `TileProgress` after every
+            batch of tiles, and cancels the run by raising an exception. Both cover the whole job: all images of a
+            batch, all passes.
 
     Returns:
         The image in the kind, dtype and layout that came in, scale times larger, clamped to its range. A path gives a
@@ -310,7 +311,9 @@ def _restore_pixels(
 def _enlarge(network: nn.Module, x: Tensor, options: RestoreOptions, callback: Callback | None) -> Tensor:
     """(n, c, h, w) float32 in [0, 1] on the CPU → the results at the wanted size, clamped to [0, 1]."""
     scale = scale_of(network)
-    count, _, height, width = x.shape
+    count, channels, height, width = x.shape
+    equal = channels > 2 and torch.equal(x[:, 0], x[:, 1]) and torch.equal(x[:, 1], x[:, 2])
+    warn_of_gray_noise(network, is_gray=channels <= 2 or equal)
     result_height, result_width = output_size(height, width, scale, options.outscale)
     stages = passes(scale, options.outscale)
     counter = TileCounter(callback)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import weakref
 from typing import cast
 
 import torch
 from torch import nn
 
+from atd import registry
 from atd.errors import InputError
+from atd.models.layers import DictionaryLayer
 from atd.system import named_device
 from atd.system.dtypes import DTYPES
+from atd.tasks import Denoising
+
+logger = logging.getLogger("atd.restoration")
 
 HALF = (torch.bfloat16, torch.float16)
 """The half precisions."""
+_warned_of_gray_noise: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 def scale_of(model: nn.Module) -> int:
@@ -28,6 +36,28 @@ def channels_of(model: nn.Module) -> int | None:
 def size_multiple_of(model: nn.Module) -> int:
     """What the sides of a tile should be a multiple of."""
     return int(getattr(model, "size_multiple", 1) or 1)
+
+
+def layers_of(model: nn.Module) -> int:
+    """How many layers a call of the network computes, of those that say when they are done; 0 where none does."""
+    return sum(isinstance(module, DictionaryLayer) for module in model.modules())
+
+
+def warn_of_gray_noise(model: nn.Module, *, is_gray: bool) -> None:
+    """Say, once for a network, that a blind colour denoiser does not do for a gray image what its name promises.
+
+    It was trained on noise that differs between the channels, and takes gray noise for a part of the picture.
+    """
+    row = registry.find(getattr(model, "name", None))
+    if not is_gray or row is None or model in _warned_of_gray_noise:
+        return
+    if isinstance(row.task, Denoising) and row.task.sigma is None and row.in_channels == 3:
+        _warned_of_gray_noise.add(model)
+        logger.warning(
+            "the image is gray, and %s was trained on colour noise only: it leaves gray noise in place (measured at "
+            "sigma 25: 20.41 dB before, 20.64 dB after)",
+            row.name,
+        )
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -28,6 +29,54 @@ class TileProgress(NamedTuple):
 Callback = Callable[[TileProgress], object]
 
 
+class ProgressBar:
+    """A callback that draws a bar on stderr, and also knows how far the tile is that is being computed.
+
+    Args:
+        description: stands before the bar.
+        interval: seconds between two drawings, at least.
+    """
+
+    def __init__(self, description: str = "tiles", interval: float = 0.1) -> None:
+        from huggingface_hub.utils import tqdm
+
+        self._description = description
+        layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+        # miniters: by time alone, since steps are of any size.
+        self._bar = tqdm(
+            desc=f"{description}:", total=1, leave=False, bar_format=layout, mininterval=interval, miniters=0
+        )
+        self._tiles = 1
+
+    def __call__(self, state: TileProgress) -> None:
+        """Tiles are done."""
+        self._tiles = state.total
+        self._draw(state.done, f"tile {state.done}/{state.total}")
+
+    def inside(self, done: int, total: int, tiles: int, layers: float, most: int) -> None:
+        """Layers of a tile are done.
+
+        Args:
+            done: finished tiles. total: of the job.
+            tiles: that are computed at once.
+            layers: that are done of `most`; what a network does over again is not counted.
+        """
+        self._tiles = total
+        layers = min(layers, most)
+        layer = f"layer {int(layers)}/{most}"
+        where = layer if total == 1 else f"tile {done + 1}/{total}, {layer}"
+        self._draw(done + tiles * layers / most, where)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
+
+    def _draw(self, done: float, where: str) -> None:
+        self._bar.total = self._tiles
+        self._bar.set_description_str(f"{self._description}: {where}", refresh=False)
+        self._bar.update(done - self._bar.n)
+
+
 class TileCounter:
     """Counts the tiles of a job and tells the callback.
 
@@ -39,6 +88,20 @@ class TileCounter:
         self.callback = callback
         self.done = self.left = self.later = 0
         self.start = time.monotonic()
+
+    def listener(self, tiles: int, layers: int) -> Callable[[float], None] | None:
+        """What to call with each layer that is done of `tiles` tiles, which go through `layers`; None: nothing."""
+        bar = self.callback
+        if not isinstance(bar, ProgressBar) or layers == 0:
+            return None
+        done = 0.0
+
+        def count(share: float) -> None:
+            nonlocal done
+            done += share
+            bar.inside(self.done, self.done + self.left + self.later, tiles, done, layers)
+
+        return count
 
     def plan(self, tiles: int) -> None:
         """Say how many tiles are left of this stage: at its begin, and when memory asks for another plan."""
@@ -57,20 +120,17 @@ class TileCounter:
 def progress_callback(progress: bool | Callback, description: str = "tiles") -> Generator[Callback | None, None, None]:
     """From the argument `progress` of the public functions to a callback.
 
-    False: none; True: one that draws a bar on stderr, named by `description`; a callable: itself.
+    False: none; True: one that draws a bar on stderr where that is a terminal, named by `description`; a callable:
+    itself.
     """
     if not isinstance(progress, bool):
         yield progress
         return
-    if not progress:
+    if not progress or not sys.stderr.isatty():
         yield None
         return
-    from huggingface_hub.utils import tqdm
-
-    with tqdm(desc=description, unit="tile", leave=False) as bar:
-
-        def draw(state: TileProgress) -> None:
-            bar.total = state.total
-            bar.update(state.done - bar.n)
-
-        yield draw
+    bar = ProgressBar(description)
+    try:
+        yield bar
+    finally:
+        bar.close()

@@ -18,9 +18,19 @@ from torch import Tensor, nn
 
 from atd.errors import InputError, NotEnoughMemoryError
 from atd.models import RestorationModel
+from atd.models.layer_events import listening
 from atd.restoration import memory
 from atd.restoration.channels import AlphaUpsampler, through_network
-from atd.restoration.network import HALF, channels_of, compute_dtype, device_of, dtype_of, scale_of, size_multiple_of
+from atd.restoration.network import (
+    HALF,
+    channels_of,
+    compute_dtype,
+    device_of,
+    dtype_of,
+    layers_of,
+    scale_of,
+    size_multiple_of,
+)
 from atd.restoration.options import RestoreOptions, Tile
 from atd.restoration.progress import TileCounter
 from atd.restoration.tiling import (
@@ -327,6 +337,7 @@ def _compute_strip(
 ) -> Tensor:
     """One row of tiles of every image, (n, c, row, width·scale)."""
     places = [(span, index) for span in columns.tiles for index in range(images.count)]
+    layers = layers_of(runner.model) * (8 if runner.self_ensemble else 1)
 
     def tiles() -> Iterator[Tensor]:
         """The tiles of all images at one place, (n, c, row, column)."""
@@ -335,7 +346,8 @@ def _compute_strip(
             chosen = places[first : first + batch_size]
             regions = (images.read(row.start, row.stop, span.start, span.stop)[index] for span, index in chosen)
             batch = torch.stack(list(regions))
-            waiting += runner(batch).unbind()
+            with listening(counter.listener(len(chosen), layers)):
+                waiting += runner(batch).unbind()
             del batch
             while len(waiting) >= images.count:
                 # A copy only where there are several: an untiled result is as large as the image's.

@@ -25,7 +25,7 @@ from atd.images import tensor_to_samples
 from atd.images.exif import add_exif_to_tiff
 from atd.images.vips import encode_raw, import_vips, open_regions
 from atd.restoration import memory
-from atd.restoration.network import scale_of
+from atd.restoration.network import scale_of, warn_of_gray_noise
 from atd.restoration.options import RestoreOptions
 from atd.restoration.plan import FilePlan, part_of
 from atd.restoration.progress import Callback, TileCounter
@@ -92,6 +92,7 @@ def _stream(
     """Compute the rows that are missing, and encode them all."""
     height, width, channels = plan.header.shape
     scale = scale_of(network)
+    warn_of_gray_noise(network, is_gray=plan.header.is_gray)
     raw = plan.header._replace(shape=(height * scale, width * scale, channels))
     position = journal.open(plan.options.resume)
     try:

@@ -6,8 +6,10 @@ preparation is continued by running it again.
 
 from __future__ import annotations
 
+import logging
 import math
 import multiprocessing
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,6 +27,11 @@ from atd.training.data import find_images, image_size, read_pixels
 
 SUB_IMAGE, SUB_STEP = 480, 240  # HR pixels; divisible by the scales 2, 3 and 4
 LARGE, PATCH, OVERLAP = 1200, 768, 128
+
+logger = logging.getLogger("atd.training")
+
+_REDUCED = re.compile(r"(?i)(?:^|[_-])(?:lr|lrbi|lr[_-]?bicubic|lr[_-]?x?[234]|x[2348])(?:$|[_-])")
+"""In names of folders as the data sets have them: DIV2K_train_LR_bicubic, LR, X4, Flickr2K_LR_bicubic."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,24 @@ def prepare_dfwb(
     Raises:
         InputError: a folder has no images, or two images would get the same name.
     """
-    return _run(partial(_cut_large, out=out), _images_of(folders), workers, progress)
+    images = _images_of(folders)
+    _warn_of_reduced(folders, images)
+    return _run(partial(_cut_large, out=out), images, workers, progress)
+
+
+def _warn_of_reduced(folders: list[Path], images: list[Path]) -> None:
+    """Say that images lie in folders that are named as those of reduced (LR) partners, which are no clean images."""
+    for folder in folders:
+        below = [path.relative_to(folder.parent).parent.parts for path in images if path.is_relative_to(folder)]
+        reduced = [part for parts in below for part in parts if _REDUCED.search(part)]
+        if reduced:
+            logger.warning(
+                "%s holds %d images in folders named as those of reduced images (%s), which would be trained on as "
+                "clean ones: give the folder of HR images",
+                folder,
+                sum(any(map(_REDUCED.search, parts)) for parts in below),
+                ", ".join(sorted(set(reduced))),
+            )
 
 
 def _images_of(folders: list[Path]) -> list[Path]:

@@ -255,6 +255,22 @@ def test_without_official_weights_the_command_that_works_now_is_named(cache, tmp
         assert (tmp_path / "b.png").exists()
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_blind_bundled_denoiser_warns_of_a_gray_image_once(tmp_path, capsys, mode):
+    """Gray by its channels, or by three equal ones; until its weights have been trained on gray noise."""
+    for name in ("a", "b"):
+        gray = Image.effect_noise((16, 16), 25)
+        gray.convert(mode).save(photo(tmp_path / "in" / f"{name}.png"))
+    arguments = ("--denoise", 30, "--weights", "bundled")
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "out", *arguments) == 0
+    error = capsys.readouterr().err
+    assert error.count("atd: warning: the image is gray, and atd_u_tiny_color_dn was trained on colour noise only") == 1
+    photo(tmp_path / "c.png")
+    assert run("-i", tmp_path / "c.png", "-o", tmp_path / "c2.png", *arguments) == 0
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "jpeg", "--jpeg", 35, "--weights", "bundled") == 0
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_flags_as_users_of_real_esrgan_type_them(network, tmp_path, capsys):
     """Short and long, with hyphens or underscores: the same as ours."""
     photo(tmp_path / "in" / "a.png", size=(40, 33), mode="RGBA")

@@ -44,6 +44,22 @@ def test_list_tells_what_is_cached_and_what_is_to_fetch(cache, tmp_path, capsys)
     assert "cached" in column(text, NAME)
     assert "to fetch" in column(text, "atd_light_sr_x3")
     assert main(["list", "nothing*"]) == 2
+    assert main(["list", "atd_lihgt_sr*"]) == 2
+    assert "did you mean atd_light_sr_x" in capsys.readouterr().err
+
+
+def test_list_shows_the_licence_of_what_would_be_loaded(cache, capsys):
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    for name, licences in [
+        ("atd_sr_x2", "Apache-2.0"),
+        ("atd_light_sr_x2", "LicenseRef-ATD-Bundled-Weights + Apache-2.0"),
+        ("atd_u_tiny_color_dn", "LicenseRef-ATD-Bundled-Weights"),
+    ]:
+        row = column(text, name)
+        assert row.endswith(f"  {licences}")
+        weights, licence = row.split("  ")[-2:] if "to fetch  " in row else (row.split()[-2], row.split()[-1])
+        assert weights.count("+") == licence.count("+")
 
 
 def test_convert_takes_what_a_checkpoint_does_not_tell(cache, tmp_path, capsys):

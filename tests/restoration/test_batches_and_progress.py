@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import re
+
+import numpy as np
 import pytest
 import torch
 from restoration_networks import Learned, Nearest
+from small_networks import small
 
+from atd import ops
+from atd.models.layer_events import listening
 from atd.restoration import memory
 from atd.restoration.api import restore, restore_file
+from atd.restoration.progress import ProgressBar
 
 
 def rises_to_its_total_once(states):
@@ -95,3 +103,46 @@ def test_progress_reaches_its_total_once_although_memory_ran_out_in_the_first_pa
     network, states = Nearest(scale=2, size_multiple=8, most_pixels=3000), []
     restore(network, torch.rand(3, 150, 120), tile=64, outscale=4, progress=states.append)
     assert rises_to_its_total_once(states)
+
+
+@pytest.mark.parametrize("backend", ["native", "torch", "reference"])
+def test_progress_inside_an_untiled_image_counts_its_layers(backend, monkeypatch):
+    """On the blockwise route of a CPU and on the plain one, and with the work of the self-ensemble."""
+    monkeypatch.setattr("sys.stderr", terminal := io.StringIO())
+    network = small("ATD")  # blocks of 2 layers and 1
+    image = np.zeros((12, 10, 3), np.uint8)
+    bar = ProgressBar("photo.png", interval=0)
+    with ops.use(backend):
+        restore(network, image, progress=bar)
+    bar.close()
+    assert re.findall(r"photo\.png: layer (\d)/3 +(\d+)%", terminal.getvalue()) == [
+        ("1", "33"),
+        ("2", "67"),
+        ("3", "100"),
+    ]
+    terminal.truncate(0)
+    bar = ProgressBar("photo.png", interval=0)
+    with ops.use(backend):
+        restore(network, image, tile=8, overlap=0, self_ensemble=True, progress=bar)
+    assert "tile 2/4, layer 12/24  38%" in terminal.getvalue()
+
+
+def test_layers_of_a_batch_are_counted_once(monkeypatch):
+    monkeypatch.setattr("sys.stderr", terminal := io.StringIO())
+    restore(small("ATD"), torch.zeros(4, 3, 8, 8), batch_size=4, progress=ProgressBar(interval=0))
+    layers = [int(layer) for layer in re.findall(r"layer (\d+)/3", terminal.getvalue())]
+    assert max(layers) == 3
+    assert layers == sorted(layers)
+
+
+def test_nobody_listens_to_layers_after_a_run():
+    heard = []
+
+    def failing(share):
+        heard.append(share)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), listening(failing):
+        small("ATD")(torch.zeros(1, 3, 8, 8))
+    small("ATD")(torch.zeros(1, 3, 8, 8))
+    assert heard == [1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import itertools
 import threading
 
@@ -499,8 +500,11 @@ def test_threads_may_share_a_network():
     assert all(np.array_equal(results[index], expected[index]) for index in range(len(images)))
 
 
-def test_progress_bar_goes_to_stderr(capfd):
+def test_progress_bar_goes_to_stderr_where_that_is_a_terminal(capfd, monkeypatch):
     restore(Nearest(), rgb(), tile=16, progress=True)
-    captured = capfd.readouterr()
-    assert captured.out == ""
-    assert "tile" in captured.err
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stderr", terminal := io.StringIO())
+    terminal.isatty = lambda: True
+    restore(Nearest(), rgb(), tile=16, progress=True)
+    assert capfd.readouterr().out == ""
+    assert "tiles" in terminal.getvalue()

@@ -151,3 +151,17 @@ def test_bad_arguments(tmp_path, capsys):
     with pytest.raises(ValueError, match="would get the same output name"):
         prepare.prepare_dfwb([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_dfwb_warns_of_folders_of_reduced_images(tmp_path, caplog):
+    for name in ("DIV2K/DIV2K_train_HR/0001", "DIV2K/DIV2K_train_LR_bicubic/X2/0001x2", "WED/LRose/1", "B/X4/2x4"):
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(path)
+    prepare.prepare_dfwb([tmp_path / "DIV2K", tmp_path / "WED"], tmp_path / "out", workers=1)
+    (record,) = caplog.records
+    assert "DIV2K holds 1 images in folders named as those of reduced images" in record.message
+    assert "(DIV2K_train_LR_bicubic, X2)" in record.message
+    caplog.clear()
+    prepare.prepare_dfwb([tmp_path / "DIV2K" / "DIV2K_train_HR", tmp_path / "WED"], tmp_path / "out2", workers=1)
+    assert not caplog.records
