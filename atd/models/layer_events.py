@@ -6,7 +6,7 @@ Hooks would do, but the blockwise route of a CPU calls no modules, and threads s
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import torch
@@ -23,7 +23,7 @@ _of_thread = _OfThread()
 
 
 @contextmanager
-def listening(listener: Listener | None) -> Iterator[None]:
+def listening(listener: Listener | None) -> Generator[None, None, None]:
     """Call `listener` after every layer that this thread computes while the block runs; None: nobody."""
     before = _of_thread.listener
     _of_thread.listener = listener
