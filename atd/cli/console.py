@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from collections.abc import Iterator
 from atd.cli.streams import discard, one_line, say
 from atd.errors import LoadError, sentence_for
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 + SIGINT, as shells count."""
+SIGNALLED = 128
+"""Exit status after a signal, to which its number is added, as shells count."""
+INTERRUPTED = SIGNALLED + signal.SIGINT
+"""Exit status after Ctrl-C."""
 PIPE_CLOSED = 141
 """Exit status when the reader of our output has gone (``atd list | head -1``): 128 + SIGPIPE."""
 BAD_INPUT = 2

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from atd.cli import arguments
+from atd.cli import arguments, console, streams
 from atd.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,9 +66,15 @@ def run(args: argparse.Namespace) -> int:
     if not (args.recipe and args.data and args.output):
         raise InputError("atd train needs a recipe, --data DIR and --output DIR; atd train --list shows the recipes")
     from atd.training import loop
+    from atd.training.interruption import TrainingInterrupted
 
     recipe = recipes.get(args.recipe).override(args.overrides)
-    loop.train(recipe, args.data, args.output, resume=args.resume, say=lambda line: print(line, flush=True))
+    try:
+        loop.train(recipe, args.data, args.output, resume=args.resume, say=lambda line: print(line, flush=True))
+    except TrainingInterrupted as interrupted:
+        if interrupted.main:
+            streams.say(f"atd: {interrupted}; to go on:\n{_resume_command(args, interrupted.processes)}")
+        return console.SIGNALLED + interrupted.number
     return 0
 
 
@@ -77,6 +84,15 @@ def _recipe_key(flag: str) -> str | None:
 
     key = recipes.meant_key(flag.lstrip("-").replace("-", "_"))
     return f"{flag} is a key of the recipe: --set {key}=VALUE" if key else None
+
+
+def _resume_command(args: argparse.Namespace, processes: int) -> str:
+    """The command that goes on with a training that was interrupted."""
+    words = ["train", args.recipe, "--data", str(args.data), "--output", str(args.output)]
+    words += [word for override in args.overrides for word in ("--set", override)]
+    # How several processes were started is not known here.
+    start = "atd" if processes == 1 else f"(as before, with {processes} processes) -m atd"
+    return f"{start} {shlex.join([*words, '--resume'])}"
 
 
 def _named_overrides(words: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from atd.errors import ImageError, InputError, RecipeError
 from atd.images import files
 from atd.models import RestorationModel
 from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task, make_task
+from atd.training.interruption import leave_signals_to_the_main_process
 from atd.training.recipes import Recipe, Stage
 
 HELD_OUT_LEAST = 64
@@ -34,14 +35,19 @@ class Degradation:
 
     task    what the network undoes, whatever its strength
     levels  lower and upper end, both included, of its sigma or its quality; nothing for super-resolution
+    choice  the levels are these and none between them
     """
 
     task: Task
-    levels: tuple[float, float] = (0, 0)
+    levels: tuple[float, ...] = (0,)
+    choice: bool = False
 
     def draw(self, rng: np.random.Generator) -> Task:
         """The task at one of the levels, all of them equally likely."""
-        low, high = self.levels
+        if self.choice and not isinstance(self.task, SuperResolution):
+            level = self.levels[int(rng.integers(len(self.levels)))]
+            return Denoising(level) if isinstance(self.task, Denoising) else JpegArtefacts(int(level))
+        low, high = self.levels[0], self.levels[-1]
         if isinstance(self.task, Denoising):
             return Denoising(rng.uniform(low, high))
         if isinstance(self.task, JpegArtefacts):
@@ -61,7 +67,7 @@ def degradation_of(recipe: Recipe, model: RestorationModel) -> Degradation:
             "set sigma for denoising, quality for JPEG artefact removal, neither for super-resolution"
         )
     levels = recipe.sigma or recipe.quality or (0,)
-    return Degradation(make_task(recipe.task.key, scale=model.scale), (levels[0], levels[-1]))
+    return Degradation(make_task(recipe.task.key, scale=model.scale), levels, recipe.levels == "choice")
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -367,6 +373,7 @@ def loader(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
+        worker_init_fn=leave_signals_to_the_main_process,
     )
     try:
         yield from batches

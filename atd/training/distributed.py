@@ -1,9 +1,8 @@
-"""One training process, or several under torchrun."""
+"""One training process, or several under torchrun or SLURM."""
 
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
@@ -20,6 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from atd.errors import BackendError
 from atd.models.super_resolution import DictionaryBlock
 from atd.system import default_device
+from atd.training import launch
+from atd.training.launch import Launch
 from atd.training.recipes import Recipe
 
 _logger = logging.getLogger(__name__)
@@ -35,18 +36,20 @@ _HARMLESS = (
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all of the training; torchrun tells through the environment.
+    """This process among all of the training; torchrun or srun tells through the environment.
 
     rank       number of this one
     count      how many there are
     device     where this one computes
     restarted  torchrun has started the processes again after a failure
+    control    processes talk here about what is no work for the device; None: where they talk about everything
     """
 
     rank: int
     count: int
     device: torch.device
     restarted: bool
+    control: dist.ProcessGroup | None = None
 
     @property
     def main(self) -> bool:
@@ -60,6 +63,14 @@ class Processes:
         tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.broadcast(tensor, 0)
         return tensor.item()
+
+    def any(self, value: bool) -> bool:
+        """Whether it is true in at least one process; the same answer in all of them. Waits for no device."""
+        if self.count == 1:
+            return value
+        tensor = torch.tensor(float(value))
+        dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.control)
+        return bool(tensor.item())
 
     def mean(self, value: torch.Tensor) -> float:
         """The mean over the processes."""
@@ -75,29 +86,41 @@ class Processes:
 
 @contextmanager
 def processes() -> Generator[Processes, None, None]:
-    """Join the processes that torchrun started, one per device; without torchrun there is one.
+    """Join the processes that torchrun or srun started, one per device; without them there is one.
 
     The current CUDA device and the filters of warnings are put back afterwards.
     """
-    if "RANK" not in os.environ:
+    started = launch.from_environment()
+    if started is None:
         yield Processes(0, 1, default_device(), False)
         return
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
-    # torchrun's store outlives the processes: without a name of its own, a restarted process would find the addresses
-    # of its predecessors in it.
-    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    # A cluster may show each process its own card only, as number 0.
+    device = torch.device("cuda", started.local_rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
     with torch.cuda.device(device) if cuda else nullcontext(), warnings.catch_warnings():
         for message in _HARMLESS:
             warnings.filterwarnings("ignore", message=message)
-        store, rank, count = next(iter(rendezvous("env://")))
-        store = PrefixStore(f"restart_{restarts}", store)
+        store, rank, count = _meeting_place(started), started.rank, started.count
         dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=count)
         _logger.debug("process %d of %d on %s", rank + 1, count, device)
         try:
-            yield Processes(rank, count, device, restarts > 0)
+            control = dist.new_group(backend="gloo") if cuda else None
+            assert control is None or isinstance(control, dist.ProcessGroup)  # all processes are members
+            yield Processes(rank, count, device, started.restarts > 0, control)
         finally:
             dist.destroy_process_group()
+
+
+def _meeting_place(started: Launch) -> Store:
+    if started.address is not None:
+        host, port = started.address
+        is_master = started.rank == 0
+        # Documented under this name, though only torch.distributed itself imports it.
+        return dist.TCPStore(host, port, started.count, is_master=is_master)  # pyright: ignore[reportPrivateImportUsage]
+    # torchrun's store outlives the processes: without a name of its own, a restarted process would find the addresses
+    # of its predecessors in it.
+    store, _, _ = next(iter(rendezvous("env://")))
+    return PrefixStore(f"restart_{started.restarts}", store)
 
 
 def distribute(model: nn.Module, recipe: Recipe, processes: Processes) -> nn.Module:

@@ -1,16 +1,17 @@
-"""What a training reports: lines on the terminal, `log.csv`, and TensorBoard where asked for."""
+"""What a training reports: lines on the terminal and `log.csv`, and the same to trackers."""
 
 from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from atd.system import atomic_write, import_extra
+from atd.system import atomic_write
+from atd.training.trackers import Tracker
 
 FIELDS = ("iteration", "minutes", "lr", "loss")
 """Columns of `log.csv`, followed by one for each validation set."""
@@ -25,11 +26,8 @@ class TrainingLog:
         iteration: rows after it are removed: they belong to iterations that a resumed training repeats.
         total: iterations of the whole training, for the time that remains.
         limit: minutes that the training may take; 0 for no limit.
-        tensorboard: also write event files to `out/tensorboard`.
         say: receives each line for the terminal.
-
-    Raises:
-        MissingExtraError: `tensorboard` is asked for and not installed.
+        trackers: receive the same numbers, and some of the restored images.
     """
 
     def __init__(
@@ -39,8 +37,8 @@ class TrainingLog:
         iteration: int,
         total: int,
         limit: float,
-        tensorboard: bool,
         say: Callable[[str], None],
+        trackers: Sequence[Tracker] = (),
     ):
         self.path = out / "log.csv"
         self.fields = (*FIELDS, *(f"psnr_{name}" for name in sets))
@@ -55,7 +53,7 @@ class TrainingLog:
             writer = csv.DictWriter(file, self.fields, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
-        self.writer = _summary_writer(out / "tensorboard", iteration) if tensorboard else None
+        self.trackers = trackers
         self.start = (iteration, time.monotonic())
 
     def progress(self, iteration: int, minutes: float, rate: float, loss: float) -> None:
@@ -86,16 +84,16 @@ class TrainingLog:
         text = "  ".join(f"{name} {psnr:.3f} dB ({input_label} {inputs[name]:.3f})" for name, psnr in scores.items())
         self.say(f"{self._position(iteration, minutes)}  {text}")
         self._row(iteration, minutes, **{f"psnr_{name}": psnr for name, psnr in scores.items()})
-        if self.writer:
-            for name in scores:
-                for path in sorted((samples / name).glob("*.png"))[:4]:
-                    image = np.asarray(Image.open(path).convert("RGB"))
-                    self.writer.add_image(f"{name}/{path.stem}", image, iteration, dataformats="HWC")
+        for name in scores if self.trackers else ():
+            for path in sorted((samples / name).glob("*.png"))[:4]:
+                image = np.asarray(Image.open(path).convert("RGB"))
+                for tracker in self.trackers:
+                    tracker.image(iteration, f"{name}/{path.stem}", image)
 
     def close(self) -> None:
-        """Finish the event files of TensorBoard."""
-        if self.writer:
-            self.writer.close()
+        """Have the trackers write what is left."""
+        for tracker in self.trackers:
+            tracker.close()
 
     def _clock_rules(self, iteration: int, minutes: float) -> bool:
         """Whether the training ends by its minutes rather than by its iterations, as far as it has got."""
@@ -112,9 +110,8 @@ class TrainingLog:
             csv.DictWriter(file, self.fields).writerow(
                 {"iteration": iteration, "minutes": f"{minutes:.3f}", **{k: f"{v:.6g}" for k, v in values.items()}}
             )
-        if self.writer:
-            for key, value in values.items():
-                self.writer.add_scalar(key, value, iteration)
+        for tracker in self.trackers:
+            tracker.scalars(iteration, values)
 
 
 def duration(seconds: float) -> str:
@@ -125,10 +122,3 @@ def duration(seconds: float) -> str:
     if days:
         return f"{days} d {hour:02d}:{minute:02d}:{second:02d}"
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-
-
-def _summary_writer(folder: Path, iteration: int):
-    import_extra("tensorboard", purpose="TensorBoard logging (tensorboard=true in the recipe)", extra="train")
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=iteration + 1 if iteration else None)

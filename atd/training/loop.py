@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from atd.errors import RecipeError, TrainingError
+from atd.errors import InputError, RecipeError, TrainingError
 from atd.loading import create
 from atd.models import RestorationModel
+from atd.system import exclusive_file
 from atd.training import data, distributed, finetuning, optim
 from atd.training import state as training_state
 from atd.training.distributed import Processes
+from atd.training.interruption import Interruption, TrainingInterrupted, watched_signals
 from atd.training.main_process import RATE_ADVICE, MainProcess
 from atd.training.optim import WeightAverage
 from atd.training.recipes import Recipe
@@ -28,7 +31,9 @@ DTYPES = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(recipe: Recipe, folder: Path, out: Path, *, resume: bool = False, say: Callable[[str], None] = print) -> Path:
-    """Run or continue a training, alone or as one of the processes that torchrun started.
+    """Run or continue a training, alone or as one of the processes that torchrun or srun started.
+
+    The first Ctrl-C or SIGTERM lets the iteration finish and saves it; the second one ends at once.
 
     Args:
         recipe: the training.
@@ -44,17 +49,30 @@ def train(recipe: Recipe, folder: Path, out: Path, *, resume: bool = False, say:
 
     Raises:
         RecipeError: the recipe does not fit its network, its data, the processes, or the training in `out`.
-        InputError: `out` holds a training already and `resume` is not set, or an image cannot be used.
+        InputError: `out` holds a training already and `resume` is not set, or another process trains there, or an
+            image cannot be used.
         LoadError: there is no such network, or no such weights to start from.
         TrainingError: the loss or a weight is no longer finite.
-        MissingExtraError: TensorBoard is asked for and not installed.
+        MissingExtraError: TensorBoard or wandb is asked for and not installed.
+        TrainingInterrupted: a signal has ended the training, a `KeyboardInterrupt`.
     """
-    with distributed.processes() as processes, _seeded(recipe.seed, processes.device):
-        return _train(recipe, folder, out, resume or processes.restarted, processes, say if processes.main else _quiet)
+    with ExitStack() as stack:
+        processes = stack.enter_context(distributed.processes())
+        stack.enter_context(_seeded(recipe.seed, processes.device))
+        if processes.main:
+            stack.enter_context(_alone_in(out))
+        resume = resume or processes.restarted
+        return _train(recipe, folder, out, resume, processes, stack, say if processes.main else _quiet)
 
 
 def _train(
-    recipe: Recipe, folder: Path, out: Path, resume: bool, processes: Processes, say: Callable[[str], None]
+    recipe: Recipe,
+    folder: Path,
+    out: Path,
+    resume: bool,
+    processes: Processes,
+    stack: ExitStack,
+    say: Callable[[str], None],
 ) -> Path:
     device = processes.device
     for batch in recipe.batch:
@@ -85,6 +103,7 @@ def _train(
     if processes.main:
         validation.hold_out(held_out, resumed is not None)
         main = MainProcess(recipe, model, validation, out, iteration, processes, say)
+        stack.callback(main.close)
 
     # Optimiser and weight average; `network` is what runs, `model` is what it is made of.
     network = distributed.distribute(model, recipe, processes)
@@ -103,6 +122,7 @@ def _train(
     processes.wait()
 
     # The loop.
+    interruption = stack.enter_context(watched_signals())
     losses, counted = torch.zeros((), device=device), 0  # since the last line of the log
     saved = clock = time.monotonic()
     for stage, inputs, targets in data.batches(source, recipe, iteration, rank=processes.rank, world=processes.count):
@@ -152,14 +172,19 @@ def _train(
                 saved = time.monotonic()
         if iteration < recipe.total_iterations:
             if iteration % recipe.validate_every == 0:
-                _validate(main, iteration, minutes, model, average)
+                _validate(main, iteration, minutes, model, average, interruption)
             if iteration % (recipe.keep_every or recipe.validate_every) == 0:
                 _keep(main, iteration, model, average)
+            if processes.any(interruption.requested):
+                _save(main, recipe, iteration, minutes, model, optimiser, average, scaler)
+                raise _interrupted(interruption, iteration, processes)
         clock = time.monotonic()
 
     # The results.
     _save(main, recipe, iteration, minutes, model, optimiser, average, scaler)
-    _validate(main, iteration, minutes, model, average)
+    _validate(main, iteration, minutes, model, average, interruption)
+    if processes.any(interruption.requested):
+        raise _interrupted(interruption, iteration, processes)
     if main:
         main.finish()
     processes.wait()
@@ -167,9 +192,11 @@ def _train(
 
 
 def loss_of(recipe: Recipe, output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error, or Charbonnier's smooth form of it, the mean of sqrt(d² + 1e-3)."""
+    """Mean absolute error, mean squared error, or Charbonnier's form of the first, the mean of sqrt(d² + 1e-3)."""
     if recipe.loss == "l1":
         return nn.functional.l1_loss(output, target)
+    if recipe.loss == "mse":
+        return nn.functional.mse_loss(output, target)
     return ((output - target).square() + 1e-3).sqrt().mean()
 
 
@@ -207,12 +234,17 @@ def _save(
 
 
 def _validate(
-    main: MainProcess | None, iteration: int, minutes: float, model: nn.Module, average: WeightAverage | None
+    main: MainProcess | None,
+    iteration: int,
+    minutes: float,
+    model: nn.Module,
+    average: WeightAverage | None,
+    interruption: Interruption,
 ) -> None:
     """Score the result so far, which is the average where there is one."""
     weights = _result(model, average)
     if main:
-        main.validate(iteration, minutes, weights)
+        main.validate(iteration, minutes, weights, interruption)
 
 
 def _keep(main: MainProcess | None, iteration: int, model: nn.Module, average: WeightAverage | None) -> None:
@@ -225,6 +257,34 @@ def _keep(main: MainProcess | None, iteration: int, model: nn.Module, average: W
 def _result(model: nn.Module, average: WeightAverage | None) -> dict[str, Tensor]:
     """What the training has come to: the average where there is one; gathered from all processes."""
     return optim.full(average.tensors.items() if average else model.named_parameters())
+
+
+def _interrupted(interruption: Interruption, iteration: int, processes: Processes) -> TrainingInterrupted:
+    # Without a signal of its own this process ends because another one was told to.
+    number = interruption.number or signal.SIGTERM
+    return TrainingInterrupted(iteration, number, main=processes.main, processes=processes.count)
+
+
+@contextmanager
+def _alone_in(out: Path) -> Generator[None, None, None]:
+    """Keep other trainings out of `out`. What a killed one has left does not: its lock went with it."""
+    existed = out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / ".lock"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive_file(path))
+        except BlockingIOError:
+            raise InputError(
+                f"another process is training in {out}: wait for its end, or choose another --output"
+            ) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if not existed:
+                with suppress(OSError):  # not empty, as after any training that has begun
+                    out.rmdir()
 
 
 @contextmanager

@@ -9,15 +9,18 @@ from pathlib import Path
 from torch import Tensor
 
 from atd.errors import TrainingError
+from atd.evaluation.scoring import ScoredImage
 from atd.loading import create
 from atd.models import RestorationModel
 from atd.system import atomic_write
 from atd.training import state as training_state
 from atd.training.distributed import Processes
+from atd.training.interruption import Interruption
 from atd.training.kept_models import KeptModels
 from atd.training.log import TrainingLog
 from atd.training.recipes import Recipe
 from atd.training.state import TrainingState
+from atd.training.trackers import trackers_of
 from atd.training.validation import Validation
 
 RATE_ADVICE = (
@@ -64,7 +67,8 @@ class MainProcess:
         with atomic_write(out / "recipe.toml") as path:
             path.write_text(recipe.to_toml(), encoding="utf-8")
         names = [benchmark.name for benchmark in self.validation.sets]
-        self.log = TrainingLog(out, names, iteration, recipe.total_iterations, recipe.minutes, recipe.tensorboard, say)
+        trackers = trackers_of(recipe, out, iteration)
+        self.log = TrainingLog(out, names, iteration, recipe.total_iterations, recipe.minutes, say, trackers)
         self.kept = KeptModels(out, recipe.keep, iteration, say)
         millions = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6
         machine = processes.device.type
@@ -91,13 +95,22 @@ class MainProcess:
         except OSError as error:
             self.say(f"checkpoint {state.iteration} could not be written, the one before is kept: {error}")
 
-    def validate(self, iteration: int, minutes: float, weights: dict[str, Tensor]) -> None:
-        """Score `weights` on the validation sets; they become those of the result."""
+    def validate(self, iteration: int, minutes: float, weights: dict[str, Tensor], interruption: Interruption) -> None:
+        """Score `weights` on the validation sets; they become those of the result. A signal ends it half-way."""
         self.network.load_state_dict(weights)
-        scores = self.validation.run(self.network)
+
+        def stop_if_asked(scored: ScoredImage) -> None:
+            if interruption.requested:
+                raise _ValidationStopped
+
+        try:
+            scores = self.validation.run(self.network, stop_if_asked)
+            inputs = self.validation.inputs(stop_if_asked)
+        except _ValidationStopped:
+            return
         if not scores:
             return
-        inputs, label = self.validation.inputs(), self.validation.input_label
+        label = self.validation.input_label
         self.log.scores(iteration, minutes, scores, inputs, label, self.validation.samples)
         self.kept.consider(self.network, iteration, scores, self.validation.choosing_sets)
 
@@ -113,4 +126,11 @@ class MainProcess:
             chosen_by = ", ".join(best.chosen_by)
             self.say(f"best on {chosen_by}: iteration {best.iteration}, {best.psnr:.3f} dB, in {self.kept.best_model}")
         self.say(f"saved to {self.out / 'model'}")
+
+    def close(self) -> None:
+        """Have the log write what is left, at the end of the training or where it is interrupted."""
         self.log.close()
+
+
+class _ValidationStopped(Exception):
+    """Raised after an image, where a signal has asked the training to end."""

@@ -75,16 +75,34 @@ def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
 def rate_factor(recipe: Recipe, iteration: int, minutes: float = 0.0) -> float:
     """Factor on the learning rates in iteration 0, 1, …, after `minutes` of training.
 
-    Linear warm-up from 0, then ×0.5 at each milestone, or half a cosine down to 0 over the iterations or over the
-    time limit, whichever is nearer its end.
+    Linear warm-up from 0, then ×0.5 at each milestone; or half a cosine down to `lr_min` over the iterations or over
+    the time limit, whichever is nearer its end; or such a cosine in every period, begun at the period's weight.
     """
     warm = min(1.0, (iteration + 1) / (recipe.warmup + 1))
+    lowest = recipe.lr_min / recipe.lr if recipe.lr else 0.0
     if recipe.schedule == "multistep":
         return warm * 0.5 ** sum(iteration >= milestone for milestone in recipe.milestones)
+    if recipe.schedule == "cosine_restarts":
+        number, start = 0, 0
+        while iteration >= start + _period(recipe, number):
+            start += _period(recipe, number)
+            number += 1
+        weights = recipe.restart_weights or (1.0,)
+        weight = weights[min(number, len(weights) - 1)]
+        return warm * (lowest + weight * (1 - lowest) * _half_cosine((iteration - start) / _period(recipe, number)))
     progress = iteration / recipe.total_iterations
     if recipe.minutes:
         progress = max(progress, minutes / recipe.minutes)
-    return warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return warm * (lowest + (1 - lowest) * _half_cosine(min(progress, 1.0)))
+
+
+def _period(recipe: Recipe, number: int) -> int:
+    return recipe.periods[min(number, len(recipe.periods) - 1)]
+
+
+def _half_cosine(progress: float) -> float:
+    """From 1 down to 0 as `progress` goes from 0 to 1."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class WeightAverage:

@@ -83,11 +83,14 @@ class Validation:
             return "bicubic"
         return "noisy" if isinstance(self.protocol.task, Denoising) else "compressed"
 
-    def inputs(self) -> dict[str, float]:
-        """PSNR in dB of what a training must beat: bicubic enlarging, or the noisy or compressed input itself."""
+    def inputs(self, on_image: Callable[[ScoredImage], object] | None = None) -> dict[str, float]:
+        """PSNR in dB of what a training must beat: bicubic enlarging, or the noisy or compressed input itself.
+
+        Computed once; `on_image` as in `run`.
+        """
         if self._inputs is None:
             name = "bicubic" if isinstance(self.protocol.task, SuperResolution) else "identity"
-            self._inputs = self._score(baseline(name, self.protocol.scale), None, None)
+            self._inputs = self._score(baseline(name, self.protocol.scale), None, on_image)
         return self._inputs
 
     def run(self, model: RestorationModel, on_image: Callable[[ScoredImage], object] | None = None) -> dict[str, float]:

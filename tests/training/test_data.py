@@ -1,6 +1,8 @@
 """Training pairs: what a sample is, where it comes from, and what is said about bad folders."""
 
 import zlib
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 
 from atd import degrade
 from atd.tasks import SuperResolution, make_task
-from atd.training import data
+from atd.training import data, recipes
 from atd.training.data import Degradation, ImageSource, Patches
 
 
@@ -265,3 +267,24 @@ def test_kinds_of_images(tmp_path):
     assert data.read_pixels(tmp_path / "c.png", 3).shape == (9, 8, 3)
     (tmp_path / ".hidden.png").write_bytes(b"")
     assert [path.name for path in data.find_images(tmp_path)] == ["a.png", "b.png", "c.png"]
+
+
+def test_listed_levels_are_drawn_as_listed():
+    """A blind training on three noise levels has these and none between them, each for a third of the patches."""
+    recipe = recipes.get("201").override(["sigma=[15, 25, 50]", "levels=choice"])
+    model = SimpleNamespace(task="denoise", scale=1)
+    degradation = data.degradation_of(recipe, model)
+    rng = np.random.default_rng(0)
+    flat = np.full((64, 64, 3), 128, np.uint8)
+    strengths = []
+    for _ in range(300):
+        noisy = degrade.for_task(flat, degradation.draw(rng), rng)
+        strengths.append(float(np.std(noisy - 128 / 255) * 255))
+    counts = {level: sum(abs(strength - level) < 0.04 * level for strength in strengths) for level in (15, 25, 50)}
+    assert sum(counts.values()) == 300
+    assert all(70 < count < 130 for count in counts.values()), counts
+    two = replace(recipe, sigma=(15.0, 50.0))
+    assert {data.degradation_of(two, model).draw(rng).sigma for _ in range(30)} == {15, 50}
+    qualities = recipes.get("401").override(["quality=[10, 20, 30, 40]", "levels=choice"])
+    drawn = data.degradation_of(qualities, SimpleNamespace(task="jpeg", scale=1))
+    assert {drawn.draw(rng).quality for _ in range(60)} == {10, 20, 30, 40}

@@ -306,7 +306,7 @@ def test_models_on_the_way_are_kept_and_the_best_is_never_the_result(folder, tmp
 
 def test_progress_is_told_in_minutes_where_they_end_the_training(tmp_path):
     lines = []
-    log = TrainingLog(tmp_path, [], 0, 10_000, 5.0, False, lines.append)
+    log = TrainingLog(tmp_path, [], 0, 10_000, 5.0, lines.append)
     log.progress(100, 0.01, 1e-3, 0.5)
     log.progress(113, 1.25, 1e-3, 0.5)
     assert lines[0].startswith("  100/10000  loss 0.50000")
@@ -360,13 +360,14 @@ def test_finetuning_goes_on_from_the_raw_weights_and_from_their_average(folder, 
             torch.testing.assert_close(tensor, averaged[name], rtol=1e-6, atol=1e-6)
 
 
-def test_charbonnier_and_l1():
+def test_losses():
     output = torch.tensor([0.0, 3.0])
     target = torch.tensor([0.0, -1.0])
     recipe = recipes.get("201")
     expected = ((1e-3) ** 0.5 + (16 + 1e-3) ** 0.5) / 2
     assert loop.loss_of(recipe, output, target).item() == pytest.approx(expected)
     assert loop.loss_of(recipe.override(["loss=l1"]), output, target).item() == 2
+    assert loop.loss_of(recipe.override(["loss=mse"]), output, target).item() == 8
 
 
 def test_mixup_mixes_half_of_the_batches_with_themselves():

@@ -165,6 +165,39 @@ def test_cosine_follows_iterations_or_the_clock():
     assert rates == sorted(rates, reverse=True)
 
 
+def torch_rates(make, count):
+    """Factors of a schedule of torch itself on a rate of 2e-4."""
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=2e-4)
+    schedule = make(optimiser)
+    factors = []
+    for _ in range(count):
+        factors.append(optimiser.param_groups[0]["lr"] / 2e-4)
+        optimiser.step()
+        schedule.step()
+    return factors
+
+
+def test_cosines_are_torchs():
+    base = ["warmup=0", "lr=2e-4", "lr_min=1e-6", "iterations=35", "minutes=0"]
+    recipe = recipes.get("small_light_x3").override(base)
+    expected = torch_rates(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 35, eta_min=1e-6), 35)
+    assert [optim.rate_factor(recipe, i) for i in range(35)] == pytest.approx(expected, abs=1e-9)
+    restarts = recipe.override(["schedule=cosine_restarts", "periods=10"])
+    expected = torch_rates(lambda o: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 10, eta_min=1e-6), 35)
+    assert [optim.rate_factor(restarts, i) for i in range(35)] == pytest.approx(expected, abs=1e-9)
+
+
+def test_restarts_have_periods_and_weights_of_their_own():
+    """lr_min + w · (lr − lr_min) · (1 + cos(π t / T)) / 2 in a period of T iterations and weight w."""
+    changes = ["warmup=0", "lr=2e-4", "lr_min=1e-5", "schedule=cosine_restarts", "periods=[4, 6]"]
+    recipe = recipes.get("101").override([*changes, "restart_weights=[1, 0.5]"])
+    rates = [2e-4 * optim.rate_factor(recipe, i) for i in range(16)]
+    expected = []
+    for weight, period in ((1, 4), (0.5, 6), (0.5, 6)):
+        expected += [1e-5 + weight * 1.9e-4 * (1 + math.cos(math.pi * t / period)) / 2 for t in range(period)]
+    assert rates == pytest.approx(expected)
+
+
 def test_set_rate_scales_every_group():
     optimiser = optim.build(Network(), recipes.get("401"))
     for factor in (0.5, 0.25):

@@ -66,6 +66,7 @@ class Recipe:
     held_out: int = 8  # training images that only validate, where no set of `validation` is there; an eighth at most
     sigma: tuple[float, ...] = ()  # noise level on the 0–255 scale, or the two ends of a range (blind training)
     quality: tuple[int, ...] = ()  # JPEG quality, or the two ends of a range
+    levels: str = "range"  # range | choice: a patch has any level between the two ends, or one of those listed
     # Stages
     patch: tuple[int, ...] = (64,)
     batch: tuple[int, ...] = (16,)
@@ -77,12 +78,15 @@ class Recipe:
     betas: tuple[float, ...] = (0.9, 0.9)  # of AdamW, or of the Adam half of Muon
     adam_lr: float = 2e-4  # of the Adam half of Muon
     weight_decay: float = 0.0
-    schedule: str = "multistep"  # multistep | cosine
+    schedule: str = "multistep"  # multistep | cosine | cosine_restarts
     milestones: tuple[int, ...] = ()  # multistep: the rate is halved at these iterations
+    periods: tuple[int, ...] = ()  # cosine_restarts: iterations from each start to the next; the last one repeats
+    restart_weights: tuple[float, ...] = ()  # cosine_restarts: factor on the rate of each period; none: all 1
+    lr_min: float = 0.0  # cosine, cosine_restarts: what lr falls to; the other rates in proportion
     warmup: int = 0  # iterations of a linear rise from 0
     ema: float = 0.999  # decay of the weight average; 0: none
     ema_warmup: bool = True  # the average forgets its random start: decay min(ema, (1 + n) / (10 + n)) after n updates
-    loss: str = "l1"  # l1 | charbonnier
+    loss: str = "l1"  # l1 | mse | charbonnier
     mixup: float = 0.0  # probability of mixing a batch with itself, Beta(1.2, 1.2)
     clip: float = 0.0  # largest gradient norm; 0: no limit
     seed: int = 0
@@ -101,6 +105,7 @@ class Recipe:
     keep: int = 0  # how many of them stay, the newest; 0: all
     save_minutes: float = 5.0  # at least this long between two checkpoints
     tensorboard: bool = False  # needs the extra `train`
+    wandb: str = ""  # project at Weights & Biases; needs the extra `wandb`
 
     def __post_init__(self) -> None:
         stages = {len(self.patch), len(self.batch), len(self.iterations)}
@@ -110,7 +115,7 @@ class Recipe:
                 f"got {len(self.patch)}, {len(self.batch)} and {len(self.iterations)}"
             )
         for key in _POSITIVE:
-            if min(_entries(getattr(self, key))) < 1:
+            if min(_entries(getattr(self, key)), default=1) < 1:
                 raise self._error(f"{key} must be positive, got {_plain(getattr(self, key))}")
         for key in _NOT_NEGATIVE:
             if min(_entries(getattr(self, key)), default=0) < 0:
@@ -126,10 +131,19 @@ class Recipe:
             raise self._error("sigma means denoising and quality JPEG artefact removal; give one")
         for key in ("sigma", "quality"):
             levels = getattr(self, key)
-            if len(levels) > 2 or list(levels) != sorted(levels):
-                raise self._error(f"{key} must be one level, or the two ends of a range in order, got {list(levels)}")
+            if list(levels) != sorted(levels) or (len(levels) > 2 and self.levels == "range"):
+                listed = "" if self.levels == "choice" else " (levels=choice makes it a list of levels)"
+                raise self._error(
+                    f"{key} must be one level, or the two ends of a range in order, got {list(levels)}{listed}"
+                )
         if self.quality and not 1 <= self.quality[0] <= self.quality[-1] <= 100:
             raise self._error(f"quality must be from 1 to 100, got {list(self.quality)}")
+        if self.schedule == "cosine_restarts" and not self.periods:
+            raise self._error("schedule=cosine_restarts needs periods, the iterations from each start to the next")
+        if self.restart_weights and len(self.restart_weights) != len(self.periods):
+            raise self._error("restart_weights needs one factor for each of periods")
+        if self.lr_min > self.lr:
+            raise self._error(f"lr_min must not exceed lr, got {self.lr_min} and {self.lr}")
         if not 0 <= self.ema < 1:
             raise self._error(f"ema must be at least 0 and below 1, got {self.ema}")
         if self.lr_images and len(self.lr_images) != len(self.images):
@@ -198,17 +212,19 @@ _KINDS = typing.get_type_hints(Recipe)
 _CHOICES = {
     "optimiser": ("adamw", "muon"),
     "small_images": ("pad", "skip"),
-    "schedule": ("multistep", "cosine"),
-    "loss": ("l1", "charbonnier"),
+    "schedule": ("multistep", "cosine", "cosine_restarts"),
+    "levels": ("range", "choice"),
+    "loss": ("l1", "mse", "charbonnier"),
     "amp": ("none", "bf16", "fp16"),
     "parallel": ("ddp", "fsdp"),
 }
 
 
-_POSITIVE = ("patch", "batch", "iterations", "log_every", "validate_every")
+_POSITIVE = ("patch", "batch", "iterations", "log_every", "validate_every", "periods")
 _NOT_NEGATIVE = (
     "validation_level", "sigma", "minutes", "lr", "betas", "adam_lr", "weight_decay", "milestones", "warmup", "mixup",
     "clip", "seed", "micro_batch", "workers", "cache_gb", "save_minutes", "held_out", "keep_every", "keep",
+    "restart_weights", "lr_min",
 )  # fmt: skip
 _ALIASES = {"optimizer": "optimiser"}
 """Other spellings of keys."""
