@@ -48,7 +48,7 @@ def lasting_streams() -> Iterator[None]:
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if stream is None:
-                setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8")))
+                setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8", errors="atd-bytes")))
                 stack.callback(setattr, sys, name, None)
             elif isinstance(stream, io.TextIOWrapper) and stream.errors != "atd-bytes":
                 stack.callback(stream.reconfigure, errors=stream.errors)

@@ -32,9 +32,16 @@ _JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _CODECS = {6: "old-style JPEG", 34887: "LERC", 34925: "LZMA", 34712: "JPEG 2000", 50000: "ZSTD", 50001: "WebP"}
 _CODECS_OF_LIBVIPS = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)
 """None, CCITT, LZW, JPEG, deflate, PackBits, deflate: the ones that every build of libvips has."""
-_LARGEST_EXPANSION = {1: 1, 5: 2731, 8: 1032, 32773: 64, 32946: 1032}
+_DEFLATE_EXPANSION = 1032
+_LARGEST_EXPANSION = {1: 1, 5: 2731, 8: _DEFLATE_EXPANSION, 32773: 64, 32946: _DEFLATE_EXPANSION}
 """Bytes that one stored byte becomes at most: LZW's longest string of 12 bits, deflate's and PackBits' longest run."""
-_JPEG, _YCBCR = 7, 6
+_CCITT = (2, 3, 4)
+_JPEG = 7
+_PALETTE, _YCBCR = 3, 6
+_FEWEST_SAMPLES = {0: 1, 1: 1, 2: 3, _PALETTE: 1, 5: 4, _YCBCR: 3, 8: 1, 9: 1, 10: 1}
+"""By photometric interpretation: gray from white or from black, RGB, palette, inks, YCbCr, and three forms of Lab."""
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Samples a pixel by PNG's colour type."""
 _TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 """Integer field types of TIFF and BigTIFF as struct names them."""
 
@@ -71,7 +78,10 @@ def _from_start(file: BinaryIO, path: Path) -> Generator[bytes, None, None]:
 def libvips_obstacle(path: Path) -> str | None:
     """Why libvips must not read this file although it would open it; None where it may."""
     with path.open("rb") as file:
-        if file.read(4) not in TIFF_SIGNATURES:
+        start = file.read(4)
+        if start == b"GIF8":
+            return "libvips reads GIF files that are damaged"
+        if start not in TIFF_SIGNATURES:
             return None
         layout = _read_layout(file)
     if layout.compression not in _CODECS_OF_LIBVIPS:
@@ -79,9 +89,13 @@ def libvips_obstacle(path: Path) -> str | None:
         return f"TIFF compressed by {codec} is not read by libvips"
     if layout.compression == _JPEG and layout.bits > 8:
         return f"TIFF compressed by JPEG has 8 bits a sample, this one says {layout.bits}"
+    if layout.compression in _CCITT and layout.bits * layout.samples > 1:
+        return f"TIFF compressed for fax has one bit a pixel, this one says {layout.bits * layout.samples}"
     if layout.photometric == _YCBCR and layout.compression != _JPEG:
         return "YCbCr TIFF that is not compressed by JPEG is not read rightly by libvips"
-    if layout.premultiplied:
+    if layout.samples > _FEWEST_SAMPLES[layout.photometric] and not {1, 2} & set(layout.extra_samples):
+        return "TIFF with a channel of which it does not say that it is transparency is not read rightly by libvips"
+    if 1 in layout.extra_samples:
         return "TIFF whose colours are multiplied by alpha is not read rightly by libvips"
     return None
 
@@ -100,7 +114,8 @@ class _TiffLayout:
     photometric: int
     separate: bool
     """Each channel in strips of its own."""
-    premultiplied: bool
+    extra_samples: tuple[int, ...]
+    """What samples beyond those of colour are: 1 alpha that colours are multiplied by, 2 alpha, 0 anything."""
     block: tuple[int, int]
     """Height and width of a strip or tile."""
     offsets: np.ndarray
@@ -159,16 +174,25 @@ def _layout(file: BinaryIO, file_size: int) -> _TiffLayout:
     block = (value(323), value(322)) if tiled else (min(value(278, height), height), width)
     if min(width, height, *block) < 1:
         raise ImageError("its TIFF directory names a size of zero")
+    bits, samples, photometric = values(258, (1,)), value(277, 1), value(262, 1)
+    if photometric not in _FEWEST_SAMPLES:
+        raise ImageError(f"its TIFF directory names a kind of colour that is not read, {photometric}")
+    if samples < _FEWEST_SAMPLES[photometric] or len(bits) not in (1, samples):
+        raise ImageError(f"its TIFF directory contradicts itself: {samples} samples a pixel, bits for {len(bits)}")
+    if 3 in values(339) and int(bits.max()) < 16:
+        raise ImageError(f"its TIFF directory contradicts itself: floating-point samples of {bits.max()} bits")
+    if photometric == _PALETTE and len(values(320)) < 3 * 2 ** min(int(bits.max()), 16):
+        raise ImageError("its TIFF directory names a palette that is not whole")
     return _TiffLayout(
         file_size=file_size,
         width=width,
         height=height,
-        bits=int(values(258, (1,)).max()),
-        samples=value(277, 1),
+        bits=int(bits.max()),
+        samples=samples,
         compression=value(259, 1),
-        photometric=value(262, 1),
+        photometric=photometric,
         separate=value(284, 1) == 2,
-        premultiplied=1 in values(338),
+        extra_samples=tuple(values(338).tolist()),
         block=block,
         offsets=values(324 if tiled else 273),
         sizes=values(325 if tiled else 279),
@@ -208,23 +232,32 @@ def _check_strips(layout: _TiffLayout) -> None:
 
 
 def _check_png(file: BinaryIO) -> None:
-    """All chunks up to IEND have the checksums that they name (PNG specification, section 5.3)."""
+    """All chunks up to IEND have the checksums that they name (PNG specification, section 5.3), and hold enough."""
+    header, packed = b"", 0
     while True:
         head = file.read(8)
         if len(head) < 8:
             raise ImageError("the file is cut short: its last chunk, IEND, is missing")
         length, kind = struct.unpack(">I4s", head)
         checksum = zlib.crc32(kind)
+        packed += length if kind == b"IDAT" else 0
         while length:
             data = file.read(min(length, 1 << 20))
             if not data:
                 raise ImageError("the file is cut short within a chunk")
             checksum = zlib.crc32(data, checksum)
+            header = data if kind == b"IHDR" else header
             length -= len(data)
         if file.read(4) != checksum.to_bytes(4, "big"):
             raise ImageError(f"the file is damaged: the checksum of a chunk {kind.decode('latin-1')!a} is wrong")
         if kind == b"IEND":
-            return
+            break
+    if len(header) < 13:
+        raise ImageError("the file is damaged: its first chunk, IHDR, is missing or too short")
+    width, height, depth, colour = struct.unpack_from(">IIBB", header)
+    samples = _PNG_SAMPLES.get(colour, 1)
+    if width * height * depth * samples > 8 * packed * _DEFLATE_EXPANSION:
+        raise ImageError(f"the file is too short for the {width}x{height} pixels that its header promises")
 
 
 def _check_jpeg(file: BinaryIO) -> None:

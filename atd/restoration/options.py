@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -45,8 +46,9 @@ class RestoreOptions:
             raise InputError(f"expected overlap >= 0 pixels, got {self.overlap!r}")
         if not (_is_integer(self.batch_size) and self.batch_size >= 1):
             raise InputError(f"expected batch_size >= 1, got {self.batch_size!r}")
-        if self.outscale is not None and not 0 < self.outscale <= LARGEST_OUTSCALE:
-            raise InputError(f"expected outscale > 0 and at most {LARGEST_OUTSCALE}, got {self.outscale}")
+        real = isinstance(self.outscale, Real)
+        if self.outscale is not None and not (real and 0 < self.outscale <= LARGEST_OUTSCALE):
+            raise InputError(f"expected outscale > 0 and at most {LARGEST_OUTSCALE}, got {self.outscale!r}")
         if self.alpha_upsampler not in ALPHA_UPSAMPLERS:
             raise InputError(f"expected alpha_upsampler {' or '.join(ALPHA_UPSAMPLERS)}, got {self.alpha_upsampler!r}")
         if self.max_pixels is not None and not (_is_integer(self.max_pixels) and self.max_pixels >= 1):

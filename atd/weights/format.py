@@ -106,12 +106,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
     except (SafetensorError, OSError) as error:
         raise LoadError(f"{path} is truncated or damaged ({error}); get the file anew.") from error
     beside = path.with_name(CONFIG_FILE)
-    description = parse_description(beside.read_text(encoding="utf-8"), beside) if beside.is_file() else None
+    description = parse_description(beside.read_bytes(), beside) if beside.is_file() else None
     return tensors, description or parse_description(header.get("atd", "null"), path)
 
 
-def parse_description(text: str, path: Path) -> dict[str, Any] | None:
-    """The four entries of our description; None for another program's config.json."""
+def parse_description(text: str | bytes, path: Path) -> dict[str, Any] | None:
+    """The four entries of our description, JSON in UTF-8; None for another program's config.json."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -90,7 +90,7 @@ def _describe(model: StorableNetwork) -> dict[str, Any]:
 
 def _is_ours(config_file: Path) -> bool:
     try:
-        return parse_description(config_file.read_text(encoding="utf-8"), config_file) is not None
+        return parse_description(config_file.read_bytes(), config_file) is not None
     except (RuntimeError, ValueError):
         return False
 

@@ -24,6 +24,13 @@ def test_impossible_outscale_is_refused(tmp_path, outscale):
         restore_file(Nearest(), tmp_path / "in.png", tmp_path / "out.png", outscale=float(outscale))
 
 
+@pytest.mark.parametrize("outscale", ["2", [2], 2j])
+def test_an_outscale_that_is_no_number_is_refused(tmp_path, outscale):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "in.png")
+    with pytest.raises(InputError, match="expected outscale"):
+        restore_file(Nearest(), tmp_path / "in.png", tmp_path / "out.png", outscale=outscale)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("outscale", ["inf", "1e308"])
 def test_the_command_refuses_an_impossible_outscale_and_does_not_hang(tmp_path, outscale):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, PngImagePlugin, features
 from restoration_networks import Nearest
 
 from atd.errors import ImageError, NotEnoughMemoryError
@@ -28,16 +29,20 @@ def photo(mode, size=(96, 80)):
     return image.convert(mode)
 
 
+def tag_at(data, tag):
+    """Where the field is in the first directory of a little-endian classic TIFF."""
+    (place,) = struct.unpack_from("<I", data, 4)
+    for index in range(struct.unpack_from("<H", data, place)[0]):
+        if struct.unpack_from("<H", data, place + 2 + 12 * index)[0] == tag:
+            return place + 2 + 12 * index
+    raise AssertionError(f"no field {tag}")
+
+
 def with_tag(data, tag, value):
     """A little-endian classic TIFF with one 16-bit field of its first directory replaced."""
     data = bytearray(data)
-    (place,) = struct.unpack_from("<I", data, 4)
-    for index in range(struct.unpack_from("<H", data, place)[0]):
-        entry = place + 2 + 12 * index
-        if struct.unpack_from("<H", data, entry)[0] == tag:
-            struct.pack_into("<HII", data, entry + 2, 4, 1, value)
-            return bytes(data)
-    raise AssertionError(f"no field {tag}")
+    struct.pack_into("<HII", data, tag_at(data, tag) + 2, 4, 1, value)
+    return bytes(data)
 
 
 @pytest.mark.parametrize("codec", [34887, 34925, 34712, 50000, 50001])
@@ -142,3 +147,100 @@ def test_a_tiff_that_promises_more_than_it_holds_is_refused_by_its_header(tmp_pa
     source.write_bytes(with_tag(with_tag(data, 256, 30_000), 257, 30_000))
     with pytest.raises(ImageError, match=r"in\.tif cannot be decoded: .*promises"):
         probe(source)
+
+
+def deep_tiff(**arguments):
+    pyvips = pytest.importorskip("pyvips")
+    pixels = np.random.default_rng(0).integers(0, 65_536, (40, 50, 3)).astype(np.uint16)
+    return bytes(pyvips.Image.new_from_array(pixels, interpretation="rgb16").tiffsave_buffer(**arguments))
+
+
+def refused(tmp_path, data, match, ending=".tif"):
+    source = tmp_path / f"in{ending}"
+    source.write_bytes(data)
+    for stream in (False, True):
+        with pytest.raises(ImageError, match=match) as caught:
+            restore_file(Nearest(scale=2), source, tmp_path / "out.tif", tile=32, overlap=8, stream=stream)
+        assert source.name in str(caught.value)
+        assert [path.name for path in tmp_path.iterdir()] == [source.name]
+
+
+PREDICTOR, PHOTOMETRIC, SAMPLES, PALETTE = 317, 262, 277, 320
+
+
+def test_deep_tiff_with_a_predictor_that_nobody_knows_is_not_black(tmp_path):
+    refused(tmp_path, with_tag(deep_tiff(compression="deflate", predictor="horizontal"), PREDICTOR, 4), "Predictor")
+
+
+def test_deep_tiff_that_says_it_is_a_fax_is_not_black(tmp_path):
+    refused(tmp_path, with_tag(deep_tiff(), COMPRESSION, 4), "one bit a pixel, this one says 48")
+
+
+@pytest.mark.parametrize("kind", [4, 32_767])
+def test_deep_tiff_of_a_kind_of_colour_that_is_not_read_is_refused(tmp_path, kind):
+    refused(tmp_path, with_tag(deep_tiff(), PHOTOMETRIC, kind), "kind of colour")
+
+
+def test_a_tiff_with_bits_for_more_samples_than_it_has_is_refused(tmp_path):
+    photo("RGBA").save(tmp_path / "whole.tif")
+    data = (tmp_path / "whole.tif").read_bytes()
+    (tmp_path / "whole.tif").unlink()
+    refused(tmp_path, with_tag(data, SAMPLES, 1), "contradicts itself: 1 samples a pixel, bits for 4")
+
+
+def test_a_tiff_with_fewer_samples_than_its_colour_has_is_refused(tmp_path):
+    photo("L").save(tmp_path / "whole.tif")
+    data = (tmp_path / "whole.tif").read_bytes()
+    (tmp_path / "whole.tif").unlink()
+    refused(tmp_path, with_tag(data, PHOTOMETRIC, 2), "contradicts itself")
+
+
+@pytest.mark.parametrize("codec", ["raw", "tiff_lzw", "packbits"])
+def test_a_tiff_whose_palette_was_cut_off_is_not_read_as_gray(tmp_path, codec):
+    photo("P").save(tmp_path / "whole.tif", compression=codec)
+    data = (tmp_path / "whole.tif").read_bytes()
+    (tmp_path / "whole.tif").unlink()
+    refused(tmp_path, with_tag(data, PALETTE, 0), "palette that is not whole")
+    cut = bytearray(data)
+    struct.pack_into("<I", cut, tag_at(data, PALETTE) + 8, len(data) - 100)
+    refused(tmp_path, bytes(cut), "palette|outside the file")
+
+
+def test_a_further_channel_that_is_not_said_to_be_alpha_is_not_taken_for_it(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.random.default_rng(0).integers(0, 65_536, (40, 50, 4)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "in.tif", pixels, photometric="rgb", extrasamples=["unspecified"])
+    data = (tmp_path / "in.tif").read_bytes()
+    (tmp_path / "in.tif").unlink()
+    refused(tmp_path, data, "does not say that it is transparency")
+
+
+def test_numbers_that_are_none_are_refused_with_the_name_of_the_file_in_strips_too(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "in.tif", np.full((40, 50, 3), np.nan, np.float32), photometric="rgb")
+    data = (tmp_path / "in.tif").read_bytes()
+    (tmp_path / "in.tif").unlink()
+    refused(tmp_path, data, r"nan, expected \[0, 1\]")
+
+
+def test_a_gif_with_lost_data_is_refused_in_strips_too(tmp_path):
+    """libvips restores it with what it has; Pillow does not."""
+    photo("P").save(tmp_path / "whole.gif")
+    data = bytearray((tmp_path / "whole.gif").read_bytes())
+    (tmp_path / "whole.gif").unlink()
+    frame = data.index(b",\0\0\0\0")
+    data[frame + 7 : frame + 9] = (90).to_bytes(2, "little")
+    refused(tmp_path, bytes(data), "cannot be decoded", ".gif")
+
+
+def test_a_png_that_promises_more_than_it_holds_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    photo("L").save(tmp_path / "in.png")
+    data = bytearray((tmp_path / "in.png").read_bytes())
+    data[16:24] = struct.pack(">II", 12_000, 12_000)
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+
+    def decoded(self):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", decoded)
+    refused(tmp_path, bytes(data), "too short for the 12000x12000 pixels", ".png")

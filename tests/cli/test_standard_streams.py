@@ -81,6 +81,13 @@ def test_names_that_are_no_text_leave_as_their_bytes(restore, monkeypatch, encod
     assert stdout.errors == "strict"
 
 
+@pytest.mark.skipif(NO_BYTES_IN_NAMES, reason="file names are text there")
+def test_names_that_are_no_text_end_no_run_whose_stdout_is_closed(restore, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    status, results = restore(os.fsdecode(b"b\xff.png"))
+    assert (status, len(results)) == (0, 1)
+
+
 def test_line_breaks_in_names_break_no_line(restore, network, tmp_path, capsys):
     restore("a\nb.png")
     (tmp_path / "in" / "c\n\x1b[1md.png").write_bytes(b"nothing")

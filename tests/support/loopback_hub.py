@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -22,6 +23,7 @@ class LoopbackHub:
     requests      one "METHOD path" for every request that came in
     corrupt       paths in a repository whose bodies are sent with their last byte changed
     pause_after   bytes after which a body's transfer stalls until `resume` is set; `paused` tells that it does
+    distort       (method, status, headers, body) of a file's answer → status, headers and body that are sent instead
     """
 
     def __init__(self) -> None:
@@ -31,6 +33,7 @@ class LoopbackHub:
         self.pause_after: int | None = None
         self.paused = threading.Event()
         self.resume = threading.Event()
+        self.distort: Callable[[str, int, dict[str, str], bytes], tuple[int, dict[str, str], bytes]] | None = None
         self.uploads: dict[str, bytes] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
@@ -143,8 +146,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(
         self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", with_body: bool = True
     ) -> None:
+        headers = {**(headers or {}), "Content-Length": str(len(body))}
+        if self.hub.distort and self.command in ("GET", "HEAD"):
+            status, headers, body = self.hub.distort(self.command, status, headers, body)
+            # What is wrong about sizes is seen when the connection ends, and not after a time.
+            self.close_connection = True
         self.send_response(status)
-        for key, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+        for key, value in headers.items():
             self.send_header(key, value)
         self.end_headers()
         if not with_body:

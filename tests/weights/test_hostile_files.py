@@ -70,6 +70,12 @@ def test_a_config_nested_without_end_is_refused(saved):
     refused(folder, r"config\.json")
 
 
+def test_a_config_that_is_no_utf8_is_refused(saved):
+    folder, config_file = saved
+    config_file.write_bytes(config_file.read_bytes().replace(b"ATD", b"\xff\xfeD"))
+    refused(folder, r"config\.json is not valid JSON")
+
+
 @pytest.mark.slow
 def test_twenty_thousand_layers_are_refused(tmp_path):
     model = small("ATD")
