@@ -75,6 +75,12 @@ def add_protocol_arguments(parser: CommandParser) -> None:
         default="edge",
         help="LR images by older MATLAB (edge, the published ones) or newer (symmetric)",
     )
+    group.add_argument(
+        "--gray-from-colour",
+        choices=("standard", "authors"),
+        default="standard",
+        help="colour files as gray: rounded luma (standard), or as in the authors' code",
+    )
 
 
 def add_settings_arguments(parser: CommandParser) -> None:
@@ -98,7 +104,7 @@ def run_arguments(args: argparse.Namespace) -> dict[str, Any]:
 
 def protocol_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keywords of `atd.evaluation.planning.plan_evaluation`."""
-    return {name: getattr(args, name) for name in ("sigma", "quality", "channel", "crop", "border")}
+    return {name: getattr(args, name) for name in ("sigma", "quality", "channel", "crop", "border", "gray_from_colour")}
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from atd.evaluation.planning import plan_evaluation
 from atd.evaluation.report import write_comparison, write_evaluation
 from atd.evaluation.results import Evaluation
 from atd.evaluation.scoring import ScoredImage, evaluate_candidate
+from atd.images.gray import GrayFromColour
 from atd.metrics import Channel
 from atd.restoration import Tile
 from atd.system.backends import Backend
@@ -61,6 +62,7 @@ def evaluate(
     channel: Channel | None = None,
     crop: int | None = None,
     border: Border = "edge",
+    gray_from_colour: GrayFromColour = "standard",
     tile: Tile = "auto",
     overlap: int = 32,
     self_ensemble: bool = False,
@@ -90,6 +92,8 @@ def evaluate(
         channel: what is compared: "y" (luminance), "rgb" or "gray".
         crop: pixels left out along each border.
         border: "edge": LR images as published (older MATLAB); "symmetric": as newer MATLAB makes them.
+        gray_from_colour: how colour files become gray where gray is compared: "standard", or "authors" as in the
+            authors' code (see `atd.evaluation.protocol.Protocol`).
         tile: as in `atd.restore`; tiles lower the scores of these networks, so untiled where memory allows.
         overlap: input pixels that neighbouring tiles share.
         self_ensemble: average over the eight flips and rotations.
@@ -120,7 +124,15 @@ def evaluate(
     options = RunOptions(weights, tile, overlap, self_ensemble, dtype_name(str(dtype)), device, backend, params)
     candidate = open_candidate(model, options, scale)
     plan = plan_evaluation(
-        candidate, Path(data), sets, sigma=sigma, quality=quality, channel=channel, crop=crop, border=border
+        candidate,
+        Path(data),
+        sets,
+        sigma=sigma,
+        quality=quality,
+        channel=channel,
+        crop=crop,
+        border=border,
+        gray_from_colour=gray_from_colour,
     )
     _log_missing(plan.missing, data)
     saved = folder / "images" if folder is not None and images else None
@@ -144,6 +156,7 @@ def compare(
     channel: Channel | None = None,
     crop: int | None = None,
     border: Border = "edge",
+    gray_from_colour: GrayFromColour = "standard",
     output: str | Path | None = None,
     report: bool = False,
     progress: Progress = False,
@@ -153,7 +166,7 @@ def compare(
     Args:
         a: one side (see `atd.evaluation.candidates.open_candidate`).
         b: the other side.
-        data, sets, sigma, quality, channel, crop, border, progress: as in `evaluate`.
+        data, sets, sigma, quality, channel, crop, border, gray_from_colour, progress: as in `evaluate`.
         output: folder for comparison.json, comparison.csv, comparison.md and the restored images of both sides; None
             writes nothing.
         report: whether report.html, a self-contained page of the largest differences, is among them.
@@ -165,7 +178,15 @@ def compare(
     folder = _checked_output(output, report)
     plan, other = (
         plan_evaluation(
-            candidate, Path(data), sets, sigma=sigma, quality=quality, channel=channel, crop=crop, border=border
+            candidate,
+            Path(data),
+            sets,
+            sigma=sigma,
+            quality=quality,
+            channel=channel,
+            crop=crop,
+            border=border,
+            gray_from_colour=gray_from_colour,
         )
         for candidate in (a, b)
     )

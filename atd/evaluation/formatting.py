@@ -38,7 +38,8 @@ def finite_or_none(value: float) -> float | None:
 
 def describe_protocol(protocol: Protocol) -> str:
     """One sentence that states what was measured and how."""
-    compared = {"y": "Y (BT.601, studio range)", "rgb": "RGB", "gray": "gray"}[protocol.channel]
+    gray = "gray" if protocol.gray_from_colour == "standard" else "gray (of colour files as in the authors' code)"
+    compared = {"y": "Y (BT.601, studio range)", "rgb": "RGB", "gray": gray}[protocol.channel]
     rounding = "output rounded to 8 bits" if protocol.rounds else "output clamped, not rounded"
     if not protocol.rounds and isinstance(protocol.task, JpegArtefacts):
         rounding += " (SSIM: rounded to 8 bits)"

@@ -13,6 +13,7 @@ from atd.evaluation.candidates import Candidate
 from atd.evaluation.datasets import BenchmarkSet, find_sets
 from atd.evaluation.protocol import Protocol
 from atd.images import read_image
+from atd.images.gray import GrayFromColour
 from atd.metrics import Channel
 from atd.restoration.network import channels_of
 from atd.tasks import UNKNOWN, Denoising, JpegArtefacts, RealWorld, SuperResolution, Task, make_task
@@ -36,6 +37,7 @@ def plan_evaluation(
     channel: Channel | None = None,
     crop: int | None = None,
     border: Border = "edge",
+    gray_from_colour: GrayFromColour = "standard",
 ) -> EvaluationPlan:
     """Protocol and sets for `candidate`, and the names of the papers' sets that `data` lacks.
 
@@ -54,7 +56,9 @@ def plan_evaluation(
     benchmarks, missing = find_sets(data, sets, task, gray=gray, border=border)
     if model is None and channel is None and isinstance(task, Denoising):
         gray = _all_gray(benchmarks)
-    protocol = Protocol.published(task, gray=gray, channel=channel, crop=crop, border=border)
+    protocol = Protocol.published(
+        task, gray=gray, channel=channel, crop=crop, border=border, gray_from_colour=gray_from_colour
+    )
     if channels is not None and (protocol.channel == "gray") != (channels == 1):
         raise InputError(f"{candidate.name} takes {channels} channels and cannot be measured on {channel!r}")
     return EvaluationPlan(protocol, benchmarks, missing)

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from atd import degrade, metrics
 from atd.errors import ImageError, InputError
 from atd.evaluation.datasets import ImagePair
 from atd.images import read_image
+from atd.images.gray import GRAY_FROM_COLOUR, GrayFromColour, opencv_gray, rounded_gray
 from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task
 
 
@@ -34,15 +34,24 @@ class Protocol:
     channel  "y" (RGB images, compared on luminance), "rgb", or "gray" (gray images; colour ones are converted)
     crop     pixels left out along each border
     border   how LR images treat their border: "edge" or "symmetric" (see `atd.degrade.bicubic_downscale`)
+    gray_from_colour  how colour files become gray where gray is compared. "standard": their luma, rounded to the
+        nearest level, and studio-range Y before JPEG. "authors": as in the authors' code, which decodes them by
+        OpenCV's grayscale flag (see `atd.images.gray`), and before JPEG applies the weights of R, G and B to B, G and R
+        (theirs does so for Urban100 only)
     """
 
     task: Task
     channel: metrics.Channel
     crop: int = 0
     border: degrade.Border = "edge"
+    gray_from_colour: GrayFromColour = "standard"
 
     def __post_init__(self) -> None:
-        """Refuse a task of any strength: a score belongs to one."""
+        """Refuse a task of any strength, as a score belongs to one, and a rule that does not exist."""
+        if self.gray_from_colour not in GRAY_FROM_COLOUR:
+            raise InputError(
+                f"gray_from_colour must be one of {', '.join(GRAY_FROM_COLOUR)}, got {self.gray_from_colour!r}"
+            )
         if isinstance(self.task, Denoising) and self.task.sigma is None:
             raise InputError("denoising is measured at a noise level: give sigma, e.g. 25 (--sigma 25)")
         if isinstance(self.task, JpegArtefacts) and self.task.quality is None:
@@ -57,11 +66,13 @@ class Protocol:
         channel: metrics.Channel | None = None,
         crop: int | None = None,
         border: degrade.Border = "edge",
+        gray_from_colour: GrayFromColour = "standard",
     ) -> Protocol:
         """The papers' rules for `task`; `channel` and `crop` depart from them."""
         enlarging = isinstance(task, SuperResolution)
         usual: metrics.Channel = "gray" if gray else "y" if enlarging else "rgb"
-        return cls(task, channel or usual, (task.scale if enlarging else 0) if crop is None else crop, border)
+        left_out = (task.scale if enlarging else 0) if crop is None else crop
+        return cls(task, channel or usual, left_out, border, gray_from_colour)
 
     @property
     def scale(self) -> int:
@@ -116,9 +127,10 @@ class Protocol:
         rgb = pixels[..., :3]
         if self.channel != "gray":
             return rgb
+        as_authors = self.gray_from_colour == "authors"
         if isinstance(self.task, JpegArtefacts):
-            return degrade.studio_y(rgb)
-        return np.asarray(Image.fromarray(rgb).convert("L"))
+            return degrade.studio_y(rgb[..., ::-1] if as_authors else rgb)
+        return opencv_gray(path, rgb) if as_authors else rounded_gray(rgb)
 
     def finish(self, output: torch.Tensor) -> np.ndarray:
         """The network's (c, h, w) output as it is compared: (H, W) or (H, W, 3), uint8 or float32 in [0, 1]."""

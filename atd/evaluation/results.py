@@ -145,6 +145,7 @@ class Evaluation:
                 "channel": protocol.channel,
                 "crop": protocol.crop,
                 "border": protocol.border,
+                "gray_from_colour": protocol.gray_from_colour,
                 "degraded": {name: _origin(scores.benchmark) for name, scores in self.sets.items()},
             },
             "sets": {name: _set_dict(scores) for name, scores in self.sets.items()},

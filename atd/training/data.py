@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from atd import degrade
 from atd.errors import ImageError, InputError, RecipeError
 from atd.images import files
+from atd.images.gray import GrayFromColour, opencv_gray, rounded_gray
 from atd.models import RestorationModel
 from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task, make_task
 from atd.training.interruption import leave_signals_to_the_main_process
@@ -79,8 +79,13 @@ def find_images(folder: Path) -> list[Path]:
     )
 
 
-def read_pixels(path: Path, channels: int) -> np.ndarray:
+def read_pixels(path: Path, channels: int, gray_from_colour: GrayFromColour = "standard") -> np.ndarray:
     """An 8-bit image as (h, w, channels) uint8, `channels` 1 (BT.601 luma) or 3; transparency is left out.
+
+    Args:
+        path: the file.
+        channels: 1 or 3.
+        gray_from_colour: how a colour file becomes gray, see `atd.images.gray`.
 
     Raises:
         ImageError: it cannot be read, or has more than 8 bits.
@@ -92,7 +97,8 @@ def read_pixels(path: Path, channels: int) -> np.ndarray:
         return np.repeat(pixels[..., :1], channels, axis=2)
     if channels == 3:
         return pixels[..., :3]
-    return np.asarray(Image.fromarray(pixels[..., :3]).convert("L"))[..., None]
+    rgb = pixels[..., :3]
+    return (opencv_gray(path, rgb) if gray_from_colour == "authors" else rounded_gray(rgb))[..., None]
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -154,6 +160,7 @@ class ImageSource:
             LR pixel can be made.
         lr_images: files of LR images in the order of `images`; None: MATLAB bicubic on the fly.
         cache_gb: most memory for decoded images, in GiB.
+        gray_from_colour: how colour files become gray where `channels` is 1, see `atd.images.gray`.
 
     Raises:
         RecipeError: no image is large enough.
@@ -168,8 +175,10 @@ class ImageSource:
         smallest: int,
         lr_images: Sequence[Path] | None = None,
         cache_gb: float = 1.0,
+        gray_from_colour: GrayFromColour = "standard",
     ):
         self.degradation = degradation
+        self.gray_from_colour: GrayFromColour = gray_from_colour
         self.channels = channels
         sizes = _sizes(images)
         smallest = max(smallest, degradation.task.scale)
@@ -211,13 +220,13 @@ class ImageSource:
         return target, _downscale_patch(clean, top, left, patch, scale)
 
     def _load(self, index: int, whole_lr: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
-        clean = read_pixels(self.images[index], self.channels)
+        clean = read_pixels(self.images[index], self.channels, self.gray_from_colour)
         task = self.degradation.task
         if not isinstance(task, SuperResolution):
             return clean, None
         clean = degrade.crop_to_multiple(clean, task.scale)
         if self.lr_images is not None:
-            return clean, read_pixels(self.lr_images[index], self.channels)
+            return clean, read_pixels(self.lr_images[index], self.channels, self.gray_from_colour)
         return clean, degrade.bicubic_downscale(clean, task.scale) if whole_lr else None
 
 
@@ -282,7 +291,8 @@ def open_source(
         images = [path for i, path in enumerate(images) if i not in held_out]
         partners = [path for i, path in enumerate(partners) if i not in held_out]
     smallest = max(recipe.patch) * scale if recipe.small_images == "skip" else 0
-    source = ImageSource(images, degradation, channels, smallest, partners or None, recipe.cache_gb)
+    rule: GrayFromColour = "authors" if recipe.gray_from_colour == "authors" else "standard"
+    source = ImageSource(images, degradation, channels, smallest, partners or None, recipe.cache_gb, rule)
     left_out = f", {source.skipped} smaller than {max(smallest, scale)} pixels left out" if source.skipped else ""
     say(f"{len(source)} training images, {'in memory' if source.cached else 'read on demand'}{left_out}")
     return source, validating

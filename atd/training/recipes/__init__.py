@@ -61,6 +61,7 @@ class Recipe:
     images: tuple[str, ...] = (".",)  # folders of clean images under --data, searched with their subfolders
     lr_images: tuple[str, ...] = ()  # folders of their LR partners, as many; {scale} is filled in; made when absent
     small_images: str = "pad"  # pad | skip: images smaller than the (largest) patch are reflected, or left out
+    gray_from_colour: str = "standard"  # standard | authors: rounded from all files, or as OpenCV decodes each kind
     validation: tuple[str, ...] = ()  # names of test sets, looked for as `atd evaluate` does
     validation_level: float = 0.0  # sigma or quality of the validation; 0: the (first) one of the training
     held_out: int = 8  # training images that only validate, where no set of `validation` is there; an eighth at most
@@ -214,6 +215,7 @@ _CHOICES = {
     "small_images": ("pad", "skip"),
     "schedule": ("multistep", "cosine", "cosine_restarts"),
     "levels": ("range", "choice"),
+    "gray_from_colour": ("standard", "authors"),
     "loss": ("l1", "mse", "charbonnier"),
     "amp": ("none", "bf16", "fp16"),
     "parallel": ("ddp", "fsdp"),
