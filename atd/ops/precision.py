@@ -18,6 +18,21 @@ def exact_matmul(a: Tensor, b: Tensor) -> Tensor:
     off for one product in a program with threads; where it is on, the product is taken in float64.
     """
     with torch.autocast(a.device.type, enabled=False):
-        if a.is_cuda and a.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
+        if a.is_cuda and a.dtype == torch.float32 and _products_are_reduced():
             return (a.double() @ b.double()).float()
         return a @ b
+
+
+# torch.compile cannot trace the newer names; it takes the answer as it is while it compiles, and compiles anew when the
+# choice has changed, which is among its guards.
+@torch.compiler.assume_constant_result
+def _products_are_reduced() -> bool:
+    """Whether the process lets CUDA take products of float32 in TF32.
+
+    From torch 2.9 on the choice has two names, of which the older cannot be read any more once the newer has been set;
+    the newer always can.
+    """
+    products = torch.backends.cuda.matmul
+    if hasattr(torch.backends.cudnn, "conv"):
+        return products.fp32_precision not in ("ieee", "none")
+    return bool(products.allow_tf32)
