@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from atd.cli import arguments
+from atd.errors import InputError
 
 if TYPE_CHECKING:
     from atd.cli.command_parser import CommandParser, Subcommands
@@ -24,6 +25,7 @@ def add_parser(subparsers: Subcommands) -> None:
             "sets",
             "output",
             "report",
+            "published",
             "weights",
             "scale",
             "sigma",
@@ -41,12 +43,23 @@ def add_parser(subparsers: Subcommands) -> None:
                 "atd evaluate bicubic --scale 4 --data photos -o scores --report",
                 "score plain enlarging on a folder of photos, and write a page with the images",
             ),
+            (
+                "atd evaluate --published --data datasets -o scores",
+                "all sixteen published test configurations, ours beside the numbers of the paper",
+            ),
         ),
     )
     parser.add_argument(
         "model",
+        nargs="?",
         metavar="MODEL",
         help="a name of `atd list`, a weights file or folder, org/repo, or bicubic, lanczos, identity",
+    )
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="measure all that TPAMI 2026 reports, or networks that match MODEL, e.g. 'atd_light*'; "
+        "--weights may be a folder of the authors' files",
     )
     add_protocol_arguments(parser)
     add_settings_arguments(parser)
@@ -109,6 +122,10 @@ def protocol_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit status."""
+    if args.published:
+        return _run_published(args)
+    if args.model is None:
+        raise InputError("atd evaluate needs a MODEL, or --published for all published scores")
     from atd.evaluation import evaluate
 
     evaluation = evaluate(
@@ -127,3 +144,25 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         print(f"\nwritten to {args.output}", file=sys.stderr)
     return 0
+
+
+def _run_published(args: argparse.Namespace) -> int:
+    """Print a row as soon as it is known; at the end the whole table. 1 where nothing could be measured."""
+    from atd.evaluation.candidates import RunOptions
+    from atd.evaluation.published import PublishedTable, choose_networks, measure_published
+
+    given = [name for name in ("scale", "sigma", "quality", "channel", "crop") if getattr(args, name) is not None]
+    given += [flag for flag, value in (("border", args.border != "edge"), ("report", args.report)) if value]
+    if given:
+        raise InputError(f"--published measures as the papers do: leave out --{', --'.join(given)}")
+    networks = choose_networks(args.model)
+    table = PublishedTable(str(args.weights))
+    for row in measure_published(networks, args.data, RunOptions(**run_arguments(args)), args.sets):
+        table.rows.append(row)
+        print(f"atd: {row.network} on {row.benchmark}: {row.cells()[5] if row.ours else row.reason}", file=sys.stderr)
+        if args.output is not None:  # whatever happens later, what has been measured is there
+            table.write(args.output)
+    print(table, end="")
+    if args.output is not None:
+        print(f"\nwritten to {args.output}", file=sys.stderr)
+    return 0 if table.measured else 1
