@@ -127,12 +127,12 @@ def convert_for_authors(
         file: where to write, `.pth`.
         weights: of a name, as in `load`.
         params: as in `load`.
-        overwrite: replace a file that is there.
+        overwrite: replace a file that is there and holds something else.
         overrides: constructor keywords, as in `load`.
 
     Raises:
         LoadError: the weights cannot be had.
-        InputError: the ending is not `.pth`, `file` is there already, or is `source`.
+        InputError: the ending is not `.pth`, `file` holds something else already, or is `source`.
     """
     file = Path(file)
     if file.suffix != ".pth":
@@ -140,9 +140,8 @@ def convert_for_authors(
     for given in (source, weights):
         if file.exists() and Path(given).exists() and file.samefile(given):
             raise InputError(f"{file} is the checkpoint itself, which would be lost: name another file")
-    if file.exists() and not overwrite:
-        raise InputError(f"{file} exists: overwrite=True (--overwrite) replaces it")
-    return write_for_authors(load(source, weights, None, None, None, False, params, **overrides), file)
+    model = load(source, weights, None, None, None, False, params, **overrides)
+    return write_for_authors(model, file, overwrite=overwrite)
 
 
 def download(name: str, source: str = "hub") -> Path:

@@ -145,7 +145,7 @@ def _words(action: argparse.Action) -> tuple[str, ...]:
         "name": tuple(registry.list_models()),
         "source": (*registry.list_models(), FILES),
         "names": ("all", *registry.list_models()),
-        "pattern": tuple(registry.list_models()),
+        "pattern": (*registry.list_models(), FILES),
         "weights": ("official", "bundled", FILES),
         "device": ("cpu", "cuda"),
         "tile": ("auto", "0"),

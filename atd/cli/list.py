@@ -1,64 +1,177 @@
-"""`atd list`: the networks, and where their weights are."""
+"""`atd list`: the networks and where their weights are, or the checkpoints in a folder."""
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atd.cli.streams import one_line
 from atd.cli.suggestions import nearest
 from atd.errors import InputError
 
 if TYPE_CHECKING:
     from atd.cli.command_parser import Subcommands
+    from atd.registry import ModelInfo
+    from atd.weights.scan import ScannedFile
+
+CHANNELS = {1: "gray", 3: "RGB"}
 
 
 def add_parser(subparsers: Subcommands) -> None:
     """Add the command to the parser of `atd`."""
     parser = subparsers.add_parser(
         "list",
-        help="list the networks and where their weights are",
+        help="list the networks and where their weights are, or the checkpoints in a folder",
         description="List the networks of the registry. The column weights says where they are: bundled (in this "
-        "package), cached (on this machine) or to fetch; the column licence has that of each.",
+        "package), cached (on this machine) or to fetch; the column licence has that of each. For a folder or a file, "
+        "list the checkpoints in it instead: family, task, scale, parameters and SHA-256.",
         examples=(
             ("atd list", "all networks"),
             ('atd list "atd_light*"', "those whose names begin with atd_light"),
+            ("atd list ./checkpoints", "what the weight files in a folder are"),
         ),
+        common=("json",),
     )
     parser.add_argument(
-        "pattern", nargs="?", default="*", metavar="PATTERN", help="shell pattern of the names, e.g. 'atd_u*'"
+        "pattern",
+        nargs="?",
+        default="*",
+        metavar="PATTERN|FOLDER",
+        help="shell pattern of the names, e.g. 'atd_u*', or a folder of checkpoints",
     )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit status."""
     from atd import registry
-    from atd.weights import hub
 
     names = registry.list_models(args.pattern)
-    if not names:
+    if names:
+        _list_networks([registry.get(name) for name in names], as_json=args.json)
+    elif Path(args.pattern).exists():
+        _list_files(Path(args.pattern), as_json=args.json)
+    else:
         near = nearest(args.pattern.strip("*"), registry.list_models())
         hint = f"did you mean {near}?" if near else "atd list shows all."
-        raise InputError(f"No network matches {args.pattern!r}; {hint}")
-    rows = [("name", "class", "task", "channels", "parameters", "weights", "licence")]
-    infos = [registry.get(name) for name in names]
-    for info in infos:
-        # What `weights="bundled"` and "official" load, and under which licence.
-        places = {"bundled": registry.BUNDLED_LICENCE} if info.bundled else {}
-        if hub.is_cached(info):
-            places["cached"] = info.licence
-        elif info.sources.drive or info.sources.hub:
-            places["to fetch"] = info.licence
-        weights, licence = " + ".join(places) or "none", " + ".join(places.values())
-        channels = {1: "gray", 3: "RGB"}.get(info.in_channels, str(info.in_channels))
-        size = f"{info.parameters / 1e6:.3f} M"
-        rows.append((info.name, info.architecture, info.task.label, channels, size, weights, licence))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        raise InputError(f"No network matches {args.pattern!r}, and there is no such folder; {hint}")
+    return 0
+
+
+def _list_networks(infos: Sequence[ModelInfo], *, as_json: bool) -> None:
+    from atd import registry
+
+    places = [_places(info) for info in infos]
+    if as_json:
+        _print_json(
+            {
+                "name": info.name,
+                "architecture": info.architecture,
+                "task": info.task.key,
+                "level": info.task.level,
+                "scale": info.scale,
+                "in_channels": info.in_channels,
+                "parameters": info.parameters,
+                "weights": weights,
+            }
+            for info, weights in zip(infos, places, strict=True)
+        )
+        return
+    _print_table(
+        ("name", "class", "task", "channels", "parameters", "weights", "licence"),
+        [
+            (
+                info.name,
+                info.architecture,
+                info.task.label,
+                _channels(info.in_channels),
+                _millions(info.parameters),
+                " + ".join(weights) or "none",
+                " + ".join(weights.values()),
+            )
+            for info, weights in zip(infos, places, strict=True)
+        ],
+    )
     if any(info.bundled for info in infos):
         print(
             f'\nbundled: small weights trained by this project, weights="bundled" ({registry.BUNDLED_LICENCE}: trained '
             "on images with research terms, see atd/bundled/LICENSE)."
         )
-    return 0
+
+
+def _places(info: ModelInfo) -> dict[str, str]:
+    """Where `weights="bundled"` and "official" are loaded from, and the licence of each."""
+    from atd import registry
+    from atd.weights import hub
+
+    places = {"bundled": registry.BUNDLED_LICENCE} if info.bundled else {}
+    if hub.is_cached(info):
+        places["cached"] = info.licence
+    elif info.sources.drive or info.sources.hub:
+        places["to fetch"] = info.licence
+    return places
+
+
+def _list_files(path: Path, *, as_json: bool) -> None:
+    from atd.weights.format import SUFFIXES
+    from atd.weights.scan import scan
+
+    files = scan(path)
+    if not files:
+        raise InputError(f"{path} holds no checkpoint: none of its files ends in {', '.join(SUFFIXES)}")
+    if as_json:
+        _print_json({**vars(file), "path": str(file.path)} for file in files)
+        return
+    read = [file for file in files if file.error is None]
+    if read:
+        _print_table(
+            ("file", "class", "task", "channels", "parameters", "network", "SHA-256"),
+            [
+                (
+                    one_line(file.path),
+                    str(file.architecture),
+                    _work(file),
+                    _channels(file.in_channels or 0),
+                    _millions(file.parameters or 0),
+                    file.name or "-",
+                    str(file.sha256),
+                )
+                for file in read
+            ],
+        )
+    if len(read) < len(files):
+        print(f"{chr(10) if read else ''}not one of these networks, or not to be read:")
+        for file in files:
+            if file.error is not None:
+                reason = " ".join(file.error.split())
+                print(one_line(f"  {reason if str(file.path) in reason else f'{file.path}: {reason}'}"))
+
+
+def _work(file: ScannedFile) -> str:
+    """What a network is for, as far as its file tells."""
+    words = {"sr": "super-resolution", "real": "real-world super-resolution", "denoise": "denoising", "jpeg": "JPEG"}
+    label = words.get(file.task or "", "not said: noise or JPEG")
+    return f"{label} ×{file.scale}" if file.scale and file.scale > 1 else label
+
+
+def _channels(number: int) -> str:
+    return CHANNELS.get(number, str(number))
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.3f} M"
+
+
+def _print_json(rows: Iterable[dict[str, object]]) -> None:
+    print(json.dumps(list(rows), indent=2))
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    rows = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -142,7 +142,7 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     """Restore this process's share of the files; the exit status."""
     from atd.images import SaveOptions
     from atd.images.decoding import silence_libtiff
-    from atd.restoration.batch import label_of, plan_jobs, run_jobs
+    from atd.restoration.batch import label_of, needs_network, plan_jobs, run_jobs
     from atd.restoration.network import scale_of
     from atd.restoration.options import LARGEST_INPUT, FileOptions, RestoreOptions
     from atd.restoration.progress import progress_callback
@@ -180,8 +180,12 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
             exclude=args.exclude,
         )
     )
-    networks.announce()
-    tell_tile_size(networks.get(), options.tile, options.overlap)
+    scale = 1
+    if any(needs_network(job, overwrite=args.overwrite) for job in jobs):
+        networks.announce()
+        tell_tile_size(networks.get(), options.tile, options.overlap)
+        # The networks for colour and for gray, where there are two, have the same.
+        scale = scale_of(networks.get())
     show_progress = not args.quiet and shard.rank == 0 and sys.stderr.isatty()
     counts = {"restored": 0, "skipped": 0, "failed": 0}
     lines = ResultLines()
@@ -192,8 +196,7 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
             lambda header: networks.get(gray=header.is_gray),
             options,
             files,
-            # The networks for colour and for gray, where there are two, have the same.
-            scale=scale_of(networks.get()),
+            scale=scale,
             progress=lambda number, job: progress_callback(show_progress, f"{number}/{len(jobs)} {job.source.name}"),
             overwrite=args.overwrite,
             workers=args.workers,

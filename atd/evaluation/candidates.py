@@ -166,7 +166,8 @@ def from_name(name_or_path: str | Path, options: RunOptions) -> Candidate:
         dtype=torch.float64 if options.dtype == "float64" else None,
         params=options.params,
     )
-    candidate = from_model(model, options, name=str(name_or_path))
+    chosen = "" if options.params == "auto" else f" ({options.params} weights)"
+    candidate = from_model(model, options, name=f"{name_or_path}{chosen}")
     # A file, folder or repository is its own weights.
     candidate.weights = str(weights) if registry.find(str(name_or_path)) else None
     return candidate

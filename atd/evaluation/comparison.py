@@ -117,13 +117,24 @@ class Comparison:
         """The Markdown of `markdown`."""
         return self.markdown()
 
+    @property
+    def title(self) -> str:
+        """Both sides, and of how they were run what differs: ``atd_sr_x4: tile auto and tile 96``."""
+        a, b = self.a.options(), self.b.options()
+        keys = [key for key in a if b and a[key] != b.get(key)]
+        first, second = (", ".join(f"{key.replace('_', ' ')} {side[key]}" for key in keys) for side in (a, b))
+        if self.a.label != self.b.label:
+            first, second = (f" ({options})" if options else "" for options in (first, second))
+            return f"{self.a.label}{first} and {self.b.label}{second}"
+        return f"{self.a.label}: {first} and {second}" if keys else f"{self.a.label}, twice"
+
     def describe_sides(self) -> list[str]:
         """A line for A and one for B."""
         return [f"A: {self.a}", f"B: {self.b}"]
 
     def markdown(self) -> str:
         """What A and B are, the table of means, and the images that differ most."""
-        lines = [f"- {line}" for line in self.describe_sides()]
+        lines = [f"# {self.title}", "", *(f"- {line}" for line in self.describe_sides())]
         lines += ["", markdown_table(self.mean_rows()), "", describe_protocol(self.protocol), ""]
         for name, compared in self.sets.items():
             lines += [f"{name}, by difference:", "", markdown_table(image_rows(compared)), ""]

@@ -103,7 +103,11 @@ class Protocol:
 
     def load(self, pair: ImagePair) -> tuple[np.ndarray, np.ndarray]:
         """The input, float32 of range 0..1 (noise is not clipped), and the reference, uint8; (H, W) or (H, W, 3)."""
-        reference = degrade.crop_to_multiple(self.read(pair.reference), self.scale)
+        reference = self.read(pair.reference)
+        height, width = reference.shape[:2]
+        if min(height, width) < self.scale:
+            raise InputError(f"{pair.reference} has {width}x{height} pixels: nothing is left of it at 1/{self.scale}")
+        reference = degrade.crop_to_multiple(reference, self.scale)
         if pair.degraded is None:
             degraded = degrade.for_task(reference, self.task, border=self.border)
             return _to_unit(degraded), reference

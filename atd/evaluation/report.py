@@ -77,7 +77,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
             body.append(html.figure_row(panels(inputs, outputs, reference)))
         all_images = html.table(image_rows(compared))
         body.append(html.folded(f"All {len(compared.images)} images of {name}", all_images))
-    return _write(folder, f"{comparison.a.label} and {comparison.b.label}: comparison", body)
+    return _write(folder, f"Comparison of {comparison.title}", body)
 
 
 Panels = list[tuple[str, np.ndarray]]

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
-from atd.errors import InputError
+from atd.errors import AtdError, InputError
 from atd.images import SUFFIXES, ImageData, ImageHeader, open_image, write_image
 from atd.restoration.api import restore_image
 from atd.restoration.foresight import telling_long_work
@@ -25,7 +25,7 @@ from atd.restoration.options import FileOptions, RestoreOptions
 from atd.restoration.plan import FilePlan, check_not_input, is_unfinished, part_of, plan_file
 from atd.restoration.progress import Callback
 from atd.restoration.streaming import stream_file
-from atd.system import check_exists
+from atd.system import check_exists, ignores_case
 
 logger = logging.getLogger("atd.restoration")
 
@@ -57,6 +57,20 @@ class Job:
     def decided(self, header: ImageHeader) -> Job:
         """The job with the one target that is right for a file of this header."""
         return Job(self.source, self.gray_target if self.gray_target and header.is_gray else self.target)
+
+
+def needs_network(job: Job, *, overwrite: bool) -> bool:
+    """Whether there is anything to compute for a job: not where its result is there or its file cannot be read."""
+    try:
+        present = [target.exists() for target in job.targets]
+        if job.obstacle is not None or (all(present) and not overwrite):
+            return False
+        if overwrite or not any(present):
+            return True
+        with open_image(job.source) as image:
+            return not job.decided(image.header).target.exists()
+    except (AtdError, OSError):  # `run_jobs` tells it
+        return False
 
 
 class JobResult(NamedTuple):
@@ -131,30 +145,42 @@ def plan_jobs(
         for file, obstacle in entries:
             gray_target = _target(file, output, gray_label, format) if gray_label else None
             jobs.append(Job(folder / file, _target(file, output, label, format), gray_target, obstacle))
-    results = {target.resolve() for job in jobs for target in job.targets}
+    identity = _identity(output)
+    results = {identity(target) for job in jobs for target in job.targets}
     for path in inputs:
-        if path.is_file() and path.resolve() in results:
+        if path.is_file() and identity(path) in results:
             raise InputError(f"{path} is to be restored, and is the result of another input: name another output")
     # A second run over a folder that holds its own results must not restore those again.
-    jobs = [job for job in dict.fromkeys(jobs) if job.source.resolve() not in results]
+    own = [job for job in dict.fromkeys(jobs) if identity(job.source) not in results]
+    if jobs and not own:
+        raise InputError(f"every image is the result of another one or of itself: name another output than {output}")
     if not jobs:
         raise InputError(f"no image files in {', '.join(str(path) for path in inputs)}")
-    jobs = _without_shared_targets(jobs)
+    jobs = _without_shared_targets(own, identity)
     if all(job.obstacle for job in jobs):
         raise InputError(str(jobs[0].obstacle))
     return jobs
 
 
-def _without_shared_targets(jobs: Sequence[Job]) -> list[Job]:
+def _identity(output: Path) -> Callable[[Path], str]:
+    """What two names of one file have in common: the resolved path, in small letters where `output` knows no others."""
+    if ignores_case(output):
+        return lambda path: str(path.resolve()).casefold()
+    return lambda path: str(path.resolve())
+
+
+def _without_shared_targets(jobs: Sequence[Job], identity: Callable[[Path], str]) -> list[Job]:
     """The jobs, of which those whose result would replace that of another have an obstacle."""
-    sources: dict[Path, list[Path]] = {}
+    sources: dict[str, list[Path]] = {}
     for job in jobs:
         if job.obstacle is None:
-            sources.setdefault(job.target, []).append(job.source)
+            sources.setdefault(identity(job.target), []).append(job.source)
     shared = {target: " and ".join(map(str, those)) for target, those in sources.items() if len(those) > 1}
     return [
-        replace(job, obstacle=f"{shared[job.target]} would both be written to {job.target}: restore them apart")
-        if job.obstacle is None and job.target in shared
+        replace(
+            job, obstacle=f"{shared[identity(job.target)]} would both be written to {job.target}: restore them apart"
+        )
+        if job.obstacle is None and identity(job.target) in shared
         else job
         for job in jobs
     ]

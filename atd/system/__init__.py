@@ -4,7 +4,7 @@ from atd.system.cgroups import free_in_cgroups
 from atd.system.devices import default_device, named_device
 from atd.system.dtypes import as_dtype
 from atd.system.extras import import_extra, install_hint, missing_extra
-from atd.system.files import atomic_write, check_exists, disk_error, expand_user, naming
+from atd.system.files import atomic_write, check_exists, disk_error, expand_user, ignores_case, naming
 from atd.system.locks import exclusive_file
 from atd.system.warnings import warn_caller
 
@@ -17,6 +17,7 @@ __all__ = [
     "exclusive_file",
     "expand_user",
     "free_in_cgroups",
+    "ignores_case",
     "import_extra",
     "install_hint",
     "missing_extra",

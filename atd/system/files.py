@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
 import re
 import tempfile
@@ -42,6 +44,22 @@ def check_exists(path: Path) -> None:
         missing = missing.parent
     why = "" if missing == path else f": there is no folder {missing}"
     raise DataNotFoundError(f"{path} does not exist{why}")
+
+
+def ignores_case(folder: Path) -> bool:
+    """Whether a file in `folder`, which need not exist yet, goes by its name in capitals and in small letters alike.
+
+    Told by what lies there: nothing is written. A folder without any name that has letters is taken to tell them apart.
+    """
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    folder = folder.resolve()
+    with contextlib.suppress(OSError):
+        for path in itertools.chain(folder.iterdir(), [folder]):
+            if path.name.swapcase() != path.name:
+                other = path.with_name(path.name.swapcase())
+                return other.exists() and path.samefile(other)
+    return False
 
 
 @contextmanager

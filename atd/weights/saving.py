@@ -66,14 +66,21 @@ def write_bundled(model: StorableNetwork, path: Path) -> Path:
     return path
 
 
-def write_for_authors(model: StorableNetwork, path: Path) -> Path:
+def write_for_authors(model: StorableNetwork, path: Path, *, overwrite: bool = False) -> Path:
     """Write a .pth that the authors' programs read: their keys, float32, the index buffers, under `AUTHORS_KEY`.
 
     Equal weights give equal bytes.
+
+    Raises:
+        InputError: there is a file with other bytes, and `overwrite` is not set.
     """
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in _tensors(model).items()}
     buffer = io.BytesIO()  # torch.save would write the name of a file into it
     torch.save({AUTHORS_KEY: tensors}, buffer)
+    if path.exists() and not overwrite:
+        if path.read_bytes() != buffer.getvalue():
+            raise InputError(f"{path} holds something else: overwrite=True (--overwrite) replaces it")
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         temporary.write_bytes(buffer.getvalue())

@@ -271,6 +271,27 @@ def test_the_blind_bundled_denoiser_warns_of_a_gray_image_once(tmp_path, capsys,
     assert "warning" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_existing_results_need_no_network(cache, tmp_path, capsys, overwrite):
+    """Without any source of weights: what is there is skipped, and only what is not asks for a network."""
+    for name, mode in (("a", "RGB"), ("b", "L")):
+        photo(tmp_path / "in" / f"{name}.png", mode=mode)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a_atd_u_color_dn25.png").touch()
+    (out / "b_atd_u_gray_dn25.png").touch()
+    arguments = ("-i", tmp_path / "in", "-o", out, "--denoise", 25)
+    if overwrite:
+        assert run(*arguments, "--overwrite") == 2
+        assert "official weights of atd_u_color_dn25" in capsys.readouterr().err
+        return
+    for _ in range(2):
+        assert run(*arguments) == 0
+        assert capsys.readouterr().err == "atd: 2 skipped (existing results are kept; --overwrite replaces them)\n"
+    (out / "b_atd_u_gray_dn25.png").rename(out / "b_atd_u_color_dn25.png")  # of the other network
+    assert run(*arguments) == 2
+
+
 def test_flags_as_users_of_real_esrgan_type_them(network, tmp_path, capsys):
     """Short and long, with hyphens or underscores: the same as ours."""
     photo(tmp_path / "in" / "a.png", size=(40, 33), mode="RGBA")
@@ -287,6 +308,31 @@ def test_flags_as_users_of_real_esrgan_type_them(network, tmp_path, capsys):
     assert parse(["restore", "-i", "a", "-o", "b", *old]) == parse(["restore", "-i", "a", "-o", "b", *new])
     assert run("-i", tmp_path / "in", "-o", tmp_path / "plain", *ours, "--suffix", "") == 0
     assert names(tmp_path / "plain") == ["a.png"]
+
+
+def test_a_folder_into_itself_without_a_suffix_is_told(network, tmp_path, capsys):
+    photo(tmp_path / "in" / "a.png")
+    before = (tmp_path / "in" / "a.png").read_bytes()
+    assert run("-i", tmp_path / "in", "-o", tmp_path / "in", "--suffix", "", "--model", network, "--overwrite") == 2
+    assert "name another output" in capsys.readouterr().err
+    assert (tmp_path / "in" / "a.png").read_bytes() == before
+
+
+def test_names_that_differ_in_case_alone_are_one_where_the_disk_says_so(network, tmp_path, capsys):
+    """A link under the swapped name stands for such a disk: it is how one looks to those that ask."""
+    for folder, name in (("x", "a"), ("y", "A")):
+        photo(tmp_path / folder / f"{name}.png")
+    arguments = ("-i", tmp_path / "x", tmp_path / "y", "-o", tmp_path / "out", "--model", network)
+    assert run(*arguments) == 0
+    assert names(tmp_path / "out") == ["A_tiny.png", "a_tiny.png"]
+    for path in (tmp_path / "out").iterdir():
+        path.unlink()
+    (tmp_path / "out" / "n").touch()
+    (tmp_path / "out" / "N").hardlink_to(tmp_path / "out" / "n")
+    assert run(*arguments) == 2
+    assert "would both be written to" in capsys.readouterr().err
+    assert run("-i", tmp_path / "x" / "a.png", tmp_path / "y", "-o", tmp_path / "out", "--model", network) == 2
+    assert names(tmp_path / "out") == ["N", "n"]
 
 
 def test_alpha_by_a_bicubic_filter(network, tmp_path):

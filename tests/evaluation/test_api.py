@@ -212,3 +212,9 @@ def test_a_missing_folder_is_told_as_such(tmp_path):
     assert isinstance(caught.value, FileNotFoundError)
     with pytest.raises(InputError, match="quality from 1 to 100, got 0"):
         atd.evaluate("identity", tmp_path, quality=0)
+
+
+def test_images_smaller_than_the_scale_are_told(tmp_path):
+    Image.new("RGB", (48, 40)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png has 48x40 pixels: nothing is left of it at 1/200"):
+        atd.evaluate("bicubic", tmp_path, scale=200)

@@ -56,7 +56,9 @@ def test_tiled_against_untiled(network, photos, tmp_path, capsys):
             assert np.array_equal(saved, (output.clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy())
     with (tmp_path / "comparison.csv").open(newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == ["a.png", "b.png"]
-    assert capsys.readouterr().out == (tmp_path / "comparison.md").read_text()
+    text = capsys.readouterr().out
+    assert text == (tmp_path / "comparison.md").read_text()
+    assert text.startswith(f"# {network}: tile auto, overlap 32 and tile 16, overlap 4\n")
 
 
 def test_equal_settings_are_equal(network, photos, tmp_path, capsys):
@@ -65,7 +67,9 @@ def test_equal_settings_are_equal(network, photos, tmp_path, capsys):
     assert entry["a"] == entry["b"]
     for image in entry["images"].values():
         assert (image["max_difference"], image["agreement"], image["psnr_difference"]) == (0, None, 0)
-    assert "| equal |" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "| equal |" in text
+    assert text.startswith(f"# {network}: tile auto and tile 0\n")
 
 
 def test_backends_and_precisions(network, photos, tmp_path):
@@ -79,7 +83,7 @@ def test_backends_and_precisions(network, photos, tmp_path):
 def test_model_against_baseline(network, photos, capsys):
     assert run("bicubic", network, "--scale", 2, "--data", photos) == 0
     text = capsys.readouterr().out
-    assert text.startswith("- A: bicubic; ")
+    assert text.startswith(f"# bicubic and {network}\n\n- A: bicubic; ")
     assert "| photos (2) |" in text
 
 
