@@ -43,7 +43,7 @@ class ScannedFile:
 
 def scan(path: Path) -> list[ScannedFile]:
     """The weight files below a folder, or the one file, sorted by path. Pickles are read as safely as in `atd.load`."""
-    return [_scan_file(file, error) for file, error in sorted(_weight_files(path))]
+    return [_scan_file(file, obstacle) for file, obstacle in sorted(_weight_files(path))]
 
 
 def _weight_files(path: Path) -> Iterator[tuple[Path, str]]:
@@ -65,9 +65,9 @@ def _weight_files(path: Path) -> Iterator[tuple[Path, str]]:
         yield Path(error.filename), f"the folder cannot be read: {error.strerror}"
 
 
-def _scan_file(path: Path, error: str) -> ScannedFile:
-    if error:
-        return ScannedFile(path=path, error=error)
+def _scan_file(path: Path, obstacle: str) -> ScannedFile:
+    if obstacle:
+        return ScannedFile(path=path, error=obstacle)
     try:
         weight_file = read_weights(path)
         return _described(path, weight_file, file_sha256(path))
