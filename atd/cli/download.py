@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
+
+from atd.cli.streams import say
 
 if TYPE_CHECKING:
     from atd.cli.command_parser import Subcommands
@@ -56,5 +57,5 @@ def run(args: argparse.Namespace) -> int:
             if (sentence := sentence_for(error)) is None:
                 raise
             failed += 1
-            print(f"{name}: failed: {sentence}", file=sys.stderr)
+            say(f"{name}: failed: {sentence}")
     return 1 if failed else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atd.cli import arguments
+from atd.cli.streams import one_line, say
 
 if TYPE_CHECKING:
     from atd.cli.command_parser import Subcommands
@@ -80,6 +81,6 @@ def run(args: argparse.Namespace) -> int:
         else:
             done = prepare.prepare_dfwb(args.input, args.output, args.workers, progress)
     for failure in done.failures:
-        print(failure, file=sys.stderr)
+        say(one_line(failure))
     print(f"{done.cut} images cut, {done.skipped} done before, {len(done.failures)} failed")
     return 1 if done.failures else 0

@@ -211,8 +211,8 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
         summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         hint = " (existing results are kept; --overwrite replaces them)" if counts["skipped"] else ""
         say(f"atd: {summary}{hint}")
-    if lines.were_lost:
-        say(f"atd: the names of results could not be written to stdout: {lines.error}")
+    if lines.error is not None and lines.were_lost:
+        say(f"atd: the names of results could not be written to stdout: {lines.error.strerror}")
     return 1 if counts["failed"] or lines.were_lost else 0
 
 

@@ -78,7 +78,7 @@ def _in_words(size: float) -> str:
     for unit, name in ((1e9, "GB"), (1e6, "MB")):
         if size >= unit / 10:
             return f"{size / unit:.1f} {name}"
-    return f"{size / 1e3:.1f} kB"
+    return f"{size / 1e3:.1f} kB" if size >= 100 else f"{size:.0f} bytes"
 
 
 def require_disk(size: int, target: Path) -> None:

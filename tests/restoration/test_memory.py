@@ -82,3 +82,20 @@ def test_free_memory_is_what_linux_says():
 
 def test_free_disk_of_a_folder_that_does_not_exist_yet(tmp_path):
     assert memory.free_disk(tmp_path / "a" / "b") == pytest.approx(memory.free_disk(tmp_path), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (30, "30 bytes"),
+        (99, "99 bytes"),
+        (100, "0.1 kB"),
+        (4_000, "4.0 kB"),
+        (100_000, "0.1 MB"),
+        (56_000_000, "56.0 MB"),
+        (100_000_000, "0.1 GB"),
+        (2.5e11, "250.0 GB"),
+    ],
+)
+def test_no_size_reads_as_zero(size, words):
+    assert memory._in_words(size) == words
