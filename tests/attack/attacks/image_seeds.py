@@ -142,7 +142,7 @@ def _makers() -> dict[str, Callable[[], bytes]]:
         for channels in (1, 3, 4):
             extra = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
             makers[f"tif 16 bits {channels} channels {name}-endian"] = lambda c=channels, o=order, e=extra: _written(
-                deep(c), byteorder=o, photometric="rgb" if c > 1 else "minisblack", **e
+                deep(c).squeeze(), byteorder=o, photometric="rgb" if c > 1 else "minisblack", **e
             )
         makers[f"tif RGB {name}-endian"] = lambda order=order: _written(
             np.asarray(photo()), byteorder=order, photometric="rgb"

@@ -95,7 +95,7 @@ def restore_folder(folder: Path, stream: str) -> int:
     if sys.stdout is not None:
         encoding = "ascii" if stream == "ascii" else "utf-8"
         sys.stdout = open(1, "w", encoding=encoding, errors="strict", closefd=False)  # noqa: SIM115
-    status = main(["restore", "-i", "in", "-o", "out", "--model", "tiny", "--workers", "2"])
+    status = main(["restore", "-i", "in", "-o", "out", "--model", "tiny"])
     sys.stderr.flush()
     return status
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 
+import atd
 from attacks.environment import environment
 
 PRELOADED = ["torch", "PIL.Image", "safetensors.torch", "restoration_networks", "attacks.images"]
@@ -44,12 +45,11 @@ def run_in_process(
     context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe(duplex=False)
     # The process that others are forked from finds modules by the environment.
-    with environment(PYTHONPATH=os.pathsep.join(path for path in sys.path if path)):
-        process = context.Process(target=_work, args=(theirs, work, arguments))
+    with environment(PYTHONPATH=os.pathsep.join(path for path in sys.path if path), PYTHONSAFEPATH="1"):
+        process = context.Process(target=_work, args=(theirs, atd.__file__, work, arguments))
         process.start()
     theirs.close()
-    with contextlib.suppress(EOFError):
-        ours.recv()
+    ours.recv()  # an EOFError here: the process did not even begin
     begin = time.monotonic()
     process.join(after)
     if process.is_alive() and process.pid:
@@ -65,7 +65,8 @@ def run_in_process(
     return Ended(process.exitcode or 0, time.monotonic() - begin, peak)
 
 
-def _work(pipe: Connection, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
+def _work(pipe: Connection, edition: str, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    assert atd.__file__ == edition, f"the process would attack {atd.__file__} instead of {edition}"
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
