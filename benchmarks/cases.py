@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +57,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of one published network's layers."""
+    """The sizes of one published network's layers.
+
+    ``learned``: the category attention learns the scale of its logits, and every dictionary entry has a scale (CVPR).
+    """
 
     channels: int
     heads: int
@@ -66,6 +71,25 @@ class Shape:
     hidden: int
     extra: int
     kernel: int
+    learned: bool = False
+
+    @classmethod
+    def of(cls, layer: DictionaryLayer) -> Self:
+        """The sizes of a layer."""
+        weight = layer.convffn.dwconv.kernel()[0]
+        hidden = layer.convffn.fc1.out_features
+        return cls(
+            channels=layer.wqkv.in_features,
+            heads=layer.attn_win.num_heads,
+            window=layer.attn_win.window_size,
+            group=layer.attn_aca.category_size,
+            entries=round(math.exp(layer.attn_atd.log_tokens)),
+            rank=layer.attn_atd.wq.out_features,
+            hidden=hidden,
+            extra=len(weight) - hidden,
+            kernel=weight.shape[-1],
+            learned=layer.attn_aca.logit_scale is not None,
+        )
 
 
 SHAPES = {

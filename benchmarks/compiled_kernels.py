@@ -1,10 +1,13 @@
-"""Build every Triton kernel for a card that need not be there, and list registers, spills and shared memory.
+"""Build every Triton kernel for a card that need not be there, and list registers, spills, shared memory, instructions.
 
-    python -m benchmarks.compiled_kernels                        # sm_90, bfloat16, all shapes
+    python -m benchmarks.compiled_kernels                        # sm_90, bfloat16, the layers of all published networks
     python -m benchmarks.compiled_kernels --capability 80 --dtype float32
+    python -m benchmarks.compiled_kernels --capability 80 --check --one-dtype --share 0/3   # a part of all, as CI does
 
-``stack`` bytes are spilled registers; ``shared`` must stay under 99 KB for consumer cards; ``wgmma`` and ``mma`` count
-the matrix instructions; ``wide`` those global loads that move 16 bytes a thread.
+``stack`` bytes are spilled registers; ``code`` counts machine instructions, each once; ``wgmma`` and ``mma`` count the
+matrix instructions; ``wide`` those global loads that move 16 bytes a thread. With ``--check`` a kernel that takes more
+shared memory than the card has, or spills more than `MOST_STACK`, ends the run with status 1. `nox -s kernels` builds
+all layers in every dtype for several cards.
 """
 
 from __future__ import annotations
@@ -22,10 +25,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.cases import SHAPES, Shape
+from atd import create, list_models
+from atd.models.layers import DictionaryLayer
+from benchmarks.cases import Shape
 
-# Beside the layers that are timed, those with the widest heads of all published networks.
-_SHAPES = SHAPES | {"ATD-U": Shape(96, 1, 16, 128, 128, 6, 255, 6, 5)}
+SHARED_MEMORY = {75: 64 << 10, 80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10}
+"""Bytes that one program may have, by compute capability."""
+
+MOST_STACK = {"forward": 64, "backward": 512}
+"""Bytes of registers a kernel may spill, a thread. CVPR's heads of 35 channels spill the most, in float32."""
+
+_DTYPES = ("bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,7 @@ class Kernel:
     registers: int
     stack: int
     shared: int
+    code: int
     warps: int
     wgmma: int
     mma: int
@@ -88,11 +99,15 @@ def build(capability: int, work: Callable[[], object]) -> list[Kernel]:
 def _describe(name: str, compiled: Any) -> Kernel:
     import triton.backends.nvidia
 
+    def dump(option: str) -> str:
+        command = [tool, option, file.name]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
     tool = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        usage = subprocess.run([tool, "-res-usage", file.name], check=True, capture_output=True, text=True).stdout
+        usage, listing = dump("-res-usage"), dump("-sass")
     registers, stack = (int(re.search(rf"{field}:(\d+)", usage)[1]) for field in ("REG", "STACK"))  # pyright: ignore
     code = compiled.asm["ptx"]
     loads = re.findall(r"(?:ld\.global|cp\.async\.c[ag]\.shared\.global)[^\n]*", code)
@@ -101,6 +116,7 @@ def _describe(name: str, compiled: Any) -> Kernel:
         registers=registers,
         stack=stack,
         shared=compiled.metadata.shared,
+        code=len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/ +[^;]*;", listing, re.MULTILINE)),
         warps=compiled.metadata.num_warps,
         wgmma=code.count("wgmma.mma"),
         mma=code.count("mma.sync"),
@@ -128,38 +144,74 @@ def launch_all(shape: Shape, dtype: torch.dtype, backward: bool = True) -> None:
     table = torch.zeros((2 * shape.window - 1) ** 2, shape.heads)
     tokens = zeros(1, n, shape.rank), zeros(1, shape.entries, shape.rank), zeros(1, shape.entries, shape.channels)
     width = shape.hidden + shape.extra
-    network = zeros(width, 1, shape.kernel, shape.kernel), zeros(width), zeros(1, shape.entries, shape.extra), order
+    features = (zeros(1, shape.entries, shape.extra), order) if shape.extra else (None, None)
+    network = zeros(width, 1, shape.kernel, shape.kernel), zeros(width), *features
     options = (shape.group, shape.heads, 1.0)
 
-    looked_up = _dictionary_attention(*tokens, torch.ones(1))
+    learned = torch.ones(()) if shape.learned else None
+    scales = torch.ones(shape.entries if shape.learned else 1)
+
+    looked_up = _dictionary_attention(*tokens, scales)
     _category_partition(order, shape.entries)
     in_windows = _window_attention(qkv, table, *window)
-    in_groups = _category_attention(qkv, order, None, *options)
+    in_groups = _category_attention(qkv, order, learned, *options)
     hidden = zeros(1, n, shape.hidden)
     forward = _category_feedforward(hidden, side, side, *network)
     if backward:
-        _dictionary_attention_backward(*tokens, torch.ones(1), looked_up[0], looked_up[2], looked_up[0])
+        _dictionary_attention_backward(*tokens, scales, looked_up[0], looked_up[2], looked_up[0])
         _window_attention_backward(qkv, table, *in_windows, in_windows[0], *window)
-        _category_attention_backward(qkv, order, None, *in_groups, in_groups[0], *options)
+        _category_attention_backward(qkv, order, learned, *in_groups, in_groups[0], *options)
         _category_feedforward_backward(hidden, *network, forward, side, side)
+
+
+def published_shapes() -> dict[str, Shape]:
+    """The layers of all networks of the registry, each kind once, by the first network that has it and its width."""
+    shapes: dict[Shape, str] = {}
+    for name in list_models():
+        with torch.device("meta"):
+            network = create(name)
+        for layer in network.modules():
+            if isinstance(layer, DictionaryLayer):
+                shape = Shape.of(layer)
+                shapes.setdefault(shape, f"{name}:{shape.channels}")
+    return {name: shape for shape, name in shapes.items()}
+
+
+def _share(text: str) -> tuple[int, int]:
+    index, count = (int(part) for part in text.split("/"))
+    return index, count
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--capability", type=int, default=90)
-    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--shapes", nargs="+", default=list(_SHAPES), choices=list(_SHAPES))
+    parser.add_argument("--capability", type=int, default=90, choices=list(SHARED_MEMORY))
+    parser.add_argument("--dtype", default="bfloat16", choices=_DTYPES)
+    parser.add_argument("--one-dtype", action="store_true", help="instead of --dtype, the next one for every shape")
+    parser.add_argument("--shapes", nargs="+", help="layers to build, by network and width (default: all)")
+    parser.add_argument("--share", type=_share, default=(0, 1), help="I/N: every N-th of them, from the I-th on")
     parser.add_argument("--forward", action="store_true", help="leave the backward kernels out")
+    parser.add_argument("--check", action="store_true", help="status 1 where a kernel does not fit the card")
     args = parser.parse_args()
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-    print(f"{'':10s} {'kernel':40s} registers  stack  shared  warps  wgmma  mma  loads  wide")
-    for name in args.shapes:
-        dtype = getattr(torch, args.dtype)
-        for k in build(args.capability, partial(launch_all, _SHAPES[name], dtype, not args.forward)):
+    shapes = published_shapes()
+    index, count = args.share
+    names = [name for name in shapes if not args.shapes or name in args.shapes]
+    print(f"{'':24s} {'dtype':8s} {'kernel':40s} registers  stack  shared   code  warps  wgmma  mma  loads  wide")
+    unfit: list[str] = []
+    for place in range(index, len(names), count):
+        name = names[place]
+        kind = _DTYPES[(place // count + index) % len(_DTYPES)] if args.one_dtype else args.dtype
+        for k in build(args.capability, partial(launch_all, shapes[name], getattr(torch, kind), not args.forward)):
             print(
-                f"{name:10s} {k.name:40s} {k.registers:9d} {k.stack:6d} {k.shared:7d} {k.warps:6d} {k.wgmma:6d} "
-                f"{k.mma:4d} {k.loads:6d} {k.wide:5d}"
+                f"{name:24s} {kind:8s} {k.name:40s} {k.registers:9d} {k.stack:6d} {k.shared:7d} {k.code:6d} "
+                f"{k.warps:6d} {k.wgmma:6d} {k.mma:4d} {k.loads:6d} {k.wide:5d}",
+                flush=True,
             )
+            most_stack = MOST_STACK["backward" if k.name.endswith("backward") else "forward"]
+            if k.shared > SHARED_MEMORY[args.capability] or k.stack > most_stack:
+                unfit.append(f"{name} {kind} {k.name}: {k.shared} bytes of shared memory, {k.stack} of stack")
+    if args.check and unfit:
+        raise SystemExit("\n".join(unfit))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from torch import Tensor
 from atd.ops.backend import pick
 from atd.ops.grouped_attention import attend_groups, attend_rows_, gather_rows
 from atd.ops.kernels.limits import refuses
+from atd.ops.shapes import check_heads, check_order
 
 
 def category_attention(
@@ -31,7 +32,12 @@ def category_attention(
 
     Returns:
         (b, n, C), in the tokens' own places, without the output projection.
+
+    Raises:
+        ValueError: the shapes do not fit together.
     """
+    check_heads(qkv, num_heads)
+    check_order(qkv, order, inverse, group_size)
     refused = refuses(qkv, head=qkv.shape[2] // (3 * num_heads))
     implementation = pick(
         qkv, reference=_reference, fast=_indexed, triton=_triton, native=_in_place, triton_refuses=refused

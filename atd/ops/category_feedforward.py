@@ -14,6 +14,7 @@ from atd.ops.backend import pick, resolve
 from atd.ops.grouped_attention import gather_rows
 from atd.ops.kernels.limits import refuses
 from atd.ops.native import depthwise_convolution as native
+from atd.ops.shapes import check_feedforward
 
 
 def category_feedforward(
@@ -36,7 +37,11 @@ def category_feedforward(
 
     Returns:
         (b, h·w, E + T).
+
+    Raises:
+        ValueError: the shapes do not fit together.
     """
+    check_feedforward(hidden, grid, weight, bias, features, category)
     implementation = pick(
         hidden,
         reference=_reference,
@@ -77,9 +82,6 @@ def _channels_last(hidden, grid, weight, bias, features, category) -> Tensor:
 def _in_lines(hidden, grid, weight, bias, features, category) -> Tensor:
     batch, tokens, narrow = hidden.shape
     channels, margin = len(weight), _margin(weight)
-    given = narrow + (0 if features is None else features.shape[-1])
-    if given != channels:
-        raise ValueError(f"the hidden and category channels are {given}, those of the convolution {channels}")
     output = hidden.new_empty(batch, tokens, channels)
     for b in range(batch):
         image = hidden.new_zeros(grid[0] + 2 * margin, grid[1], channels)

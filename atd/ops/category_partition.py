@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from atd.ops.backend import pick
+from atd.ops.shapes import check_category
 
 
 def category_partition(category: Tensor, num_categories: int) -> tuple[Tensor, Tensor]:
@@ -24,7 +25,11 @@ def category_partition(category: Tensor, num_categories: int) -> tuple[Tensor, T
     Returns:
         order (b, n) int64: ``order[:, i]`` is the token at sorted place i; inverse (b, n) int64: ``inverse[:, t]`` is
         the sorted place of token t.
+
+    Raises:
+        ValueError: the categories are no integers of (b, n), or there are more kinds than that.
     """
+    check_category(category, num_categories)
     implementation = pick(category, reference=_reference, fast=_sorted, triton=_triton)
     return implementation(category, num_categories)
 

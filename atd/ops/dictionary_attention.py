@@ -17,6 +17,7 @@ from atd.ops.backend import pick
 from atd.ops.kernels.limits import refuses
 from atd.ops.native.dictionary_attention import dictionary_attention as native
 from atd.ops.precision import exact_matmul, wide_dtype
+from atd.ops.shapes import check_dictionary
 
 # Attention maps are formed in slices of this size: on a CPU they stay in a core's own cache, on a card they are large
 # enough to fill it and small beside the features.
@@ -41,7 +42,11 @@ def dictionary_attention(query: Tensor, key: Tensor, value: Tensor, logit_scale:
 
     Returns:
         output (b, n, C) in the dtype of ``value``, and category (b, n), int64 in [0, M).
+
+    Raises:
+        ValueError: the shapes do not fit together.
     """
+    check_dictionary(query, key, value, logit_scale)
     refused = refuses(query, rank=query.shape[-1])
     implementation = pick(
         query, reference=_reference, fast=_chunked, triton=_triton, native=native, triton_refuses=refused

@@ -10,6 +10,7 @@ from atd.ops.backend import pick
 from atd.ops.geometry import PUBLISHED_MASK, WindowOrder, relative_position_index, shift_masks, window_order
 from atd.ops.grouped_attention import attend_groups, attend_rows_, gather_rows
 from atd.ops.kernels.limits import refuses
+from atd.ops.shapes import check_window
 
 
 def window_attention(
@@ -31,7 +32,11 @@ def window_attention(
 
     Returns:
         (b, h·w, C), in the tokens' own places, without the output projection.
+
+    Raises:
+        ValueError: the shapes do not fit together.
     """
+    check_window(qkv, bias_table, grid, window, shift, num_heads)
     refused = refuses(qkv, head=qkv.shape[2] // (3 * num_heads))
     implementation = pick(
         qkv, reference=_reference, fast=_indexed, triton=_triton, native=_in_place, triton_refuses=refused
@@ -122,8 +127,6 @@ def _indexed(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
 
 def _in_place(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
     batch, tokens, channels = qkv.shape
-    if tokens != grid[0] * grid[1]:
-        raise ValueError(f"{tokens} tokens are not a grid of {grid[0]}x{grid[1]}")
     output = qkv.new_empty(batch, tokens, channels // 3)
     for rows, bias in window_kinds(bias_table, grid, window, shift, qkv):
         for b in range(batch):

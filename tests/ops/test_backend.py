@@ -196,3 +196,19 @@ def test_threads_share_the_tables():
         thread.join()
     assert len(sizes) == 4
     assert all(size <= 50 * 80 for size in sizes)
+
+
+def test_auto_takes_triton_when_compiled_for_a_card_and_torch_when_exported(monkeypatch):
+    """Without a card: what stands in for it says that there is one, and the answer is read from the graph."""
+    monkeypatch.setattr(backend, "can_use_triton", lambda device: (True, "a card stands in"))
+
+    class Answer(torch.nn.Module):
+        def forward(self, x):
+            return x + (1 if ops.backend_report("cuda")[0] == "triton" else 2)
+
+    x = torch.zeros(3)
+    assert Answer()(x)[0] == 1
+    assert torch.compile(Answer(), backend="eager", fullgraph=True)(x)[0] == 1
+    # The strict exports of torch 2.7 do not say that they are exports.
+    for strict in (False,) if torch.__version__.startswith("2.7") else (True, False):
+        assert torch.export.export(Answer(), (x,), strict=strict).module()(x)[0] == 2

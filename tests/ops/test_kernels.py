@@ -64,21 +64,31 @@ def test_kernels_in_the_interpreter(tests):
 
 @pytest.mark.slow
 def test_kernels_build_for_a_card_that_is_not_there():
-    """The forward kernels of ATD for compute capability 8.x, within a consumer card's 99 KB of shared memory."""
-    command = ("-m", "benchmarks.compiled_kernels", "--capability", "80", "--shapes", "ATD", "--forward")
-    lines = [line.split() for line in run_python(*command, TRITON_INTERPRET="0").splitlines()[1:]]
-    kernels = {line[1]: dict(zip(("registers", "stack", "shared"), map(int, line[2:5]), strict=True)) for line in lines}
-    assert set(kernels) == {
+    """Forward and backward of a layer of CVPR's ATD, within a consumer card's shared memory, and without large spills.
+
+    CI builds those of all networks for three cards (`nox -s kernels`).
+    """
+    options = ("--capability", "89", "--shapes", "atd_cvpr_light_sr_x2:48", "--check")
+    table = run_python("-m", "benchmarks.compiled_kernels", *options, TRITON_INTERPRET="0").splitlines()
+    built = {line.split()[2] for line in table[1:]}
+    assert built == {
         "category_feedforward.activate",
+        "category_feedforward.convolution_backward",
         "category_feedforward.forward",
+        "category_feedforward.input_backward",
+        "category_feedforward.weight_backward",
         "category_partition.count",
         "category_partition.place",
         "dictionary_attention.forward",
+        "dictionary_attention.key_backward",
+        "dictionary_attention.query_backward",
+        "dictionary_attention.value_backward",
+        "grouped_attention.bias_backward",
         "grouped_attention.forward",
+        "grouped_attention.key_backward",
+        "grouped_attention.query_backward",
+        "grouped_attention.table_backward",
     }
-    for name, usage in kernels.items():
-        assert usage["shared"] <= 99 * 1024, name
-        assert usage["stack"] <= 64, f"{name} spills {usage['stack']} bytes"
 
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

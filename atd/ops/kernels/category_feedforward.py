@@ -158,24 +158,28 @@ def _weight_backward(
     CHANNELS: tl.constexpr, STRIDE: tl.constexpr, SIDE: tl.constexpr, BLOCK_X: tl.constexpr,
     PIXELS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """One row of taps of the weight gradient over ``share`` pixels; partial sums as (splits, SIDE, SIDE, CHANNELS)."""
+    """One row of taps of the weight gradient over ``share`` pixels; partial sums as (splits, SIDE, SIDE, CHANNELS).
+
+    Every thread adds up its own pixels; threads meet once, after the last of them.
+    """
     RADIUS: tl.constexpr = SIDE // 2
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    tap_y, split = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    tap_y, split = tl.program_id(1), tl.program_id(2)
     tap_x = tl.arange(0, BLOCK_X)
-    grad = tl.zeros((BLOCK_X, BLOCK_C), tl.float32)
+    grad = tl.zeros((BLOCK_X, PIXELS, BLOCK_C), tl.float32)
     for offset in range(0, share, PIXELS):
-        row = split * share + offset + tl.arange(0, PIXELS)
+        row = split * share + offset + tl.arange(0, PIXELS)  # of 32 bits, in which divisions are cheap
         valid = row < total
-        g = tl.load(grad_convolution + row[:, None] * STRIDE + c, mask=valid[:, None] & (c < STRIDE), other=0.0)
+        wide = row.to(tl.int64)
+        g = tl.load(grad_convolution + wide[:, None] * STRIDE + c, mask=valid[:, None] & (c < STRIDE), other=0.0)
         py = row // width % height + tap_y - RADIUS
         px = (row % width)[None, :] + tap_x[:, None] - RADIUS  # (taps, pixels)
         inside = (valid & (py >= 0) & (py < height))[None, :] & (px >= 0) & (px < width) & (tap_x < SIDE)[:, None]
-        other = row[None, :] + (tap_y - RADIUS) * width + tap_x[:, None] - RADIUS
+        other = wide[None, :] + (tap_y - RADIUS) * width + tap_x[:, None] - RADIUS
         value = tl.load(y + other[:, :, None] * STRIDE + c, mask=inside[:, :, None] & (c < STRIDE), other=0.0)
-        grad += tl.sum(value.to(tl.float32) * g.to(tl.float32)[None, :, :], axis=1)
-    address = grad_weight + ((split * SIDE + tap_y) * SIDE + tap_x[:, None]) * CHANNELS + c
-    tl.store(address, grad, mask=(tap_x < SIDE)[:, None] & (c < CHANNELS))
+        grad += value.to(tl.float32) * g.to(tl.float32)[None, :, :]
+    address = grad_weight + ((split.to(tl.int64) * SIDE + tap_y) * SIDE + tap_x[:, None]) * CHANNELS + c
+    tl.store(address, tl.sum(grad, axis=1), mask=(tap_x < SIDE)[:, None] & (c < CHANNELS))
 
 
 def _activated(hidden: Tensor, features: Tensor | None, category: Tensor | None) -> Tensor:
@@ -293,7 +297,8 @@ def _features_gradient(features: Tensor | None, category: Tensor | None, grad_ch
     batch, entries, extra = features.shape
     offsets = entries * torch.arange(batch, device=category.device)[:, None]
     grad = torch.zeros(batch * entries, extra, dtype=torch.float32, device=features.device)
-    grad.index_add_(0, (category + offsets).view(-1), grad_chosen)
+    # Not index_add_, whose atomic additions on a card come in another order on every run; this one sorts first.
+    grad.index_put_(((category + offsets).view(-1),), grad_chosen, accumulate=True)
     return grad.view_as(features).to(features.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Stable counting sort of tokens by category: count per block, add up, rank within the block, write.
+"""Stable counting sort of tokens by category: count per block, add up, sort within the block, write.
 
 Three launches whatever n, M and the batch are. Counts are integers and ranks are fixed by position, so the order is
 the same on every run and every device.
@@ -15,7 +15,6 @@ from torch import Tensor
 from atd.ops.kernels.launch import ceil_div, device_of, power_of_two
 
 _BLOCK = 512
-_RANK_STEP = 16
 
 
 @triton.jit
@@ -31,25 +30,29 @@ def _count(category, counts, tokens, categories, blocks, BLOCK: tl.constexpr, BI
 
 
 @triton.jit
-def _place(
-    category, ends, order, inverse, tokens, categories, blocks, BLOCK: tl.constexpr, RANK_STEP: tl.constexpr
-):  # fmt: skip
-    """``ends`` is the running sum of the counts: the entry before a block's own is where its category starts."""
+def _run_length(kind_a, count_a, kind_b, count_b):
+    """Adds up within runs of one kind; associative on sorted kinds."""
+    return kind_b, tl.where(kind_a == kind_b, count_a, 0) + count_b
+
+
+@triton.jit
+def _place(category, ends, order, inverse, tokens, categories, blocks, BLOCK: tl.constexpr):
+    """``ends`` is the running sum of the counts: the entry before a block's own is where its category starts.
+
+    The place of a token in its block is part of its key: keys are unique, so that any sort is a stable one.
+    """
     block, batch = tl.program_id(0), tl.program_id(1).to(tl.int64)
     local = tl.arange(0, BLOCK)
     token = block.to(tl.int64) * BLOCK + local
-    valid = token < tokens
-    kind = tl.load(category + batch * tokens + token, mask=valid, other=-1).to(tl.int32)
-    rank = tl.zeros((BLOCK,), tl.int32)
-    for start in range(0, BLOCK, RANK_STEP):
-        other = start + tl.arange(0, RANK_STEP)
-        other_token = block.to(tl.int64) * BLOCK + other
-        other_kind = tl.load(category + batch * tokens + other_token, mask=other_token < tokens, other=-2).to(tl.int32)
-        before = (other_kind[None, :] == kind[:, None]) & (other[None, :] < local[:, None])
-        rank += tl.sum(before.to(tl.int32), axis=1)
+    kind = tl.load(category + batch * tokens + token, mask=token < tokens, other=categories).to(tl.int32)
+    key = tl.sort(kind * BLOCK + local)
+    kind, local = key // BLOCK, key % BLOCK
+    _, count = tl.associative_scan((kind, tl.full((BLOCK,), 1, tl.int32)), 0, _run_length)
+    valid = kind < categories
+    token = block.to(tl.int64) * BLOCK + local
     entry = kind.to(tl.int64) * blocks + block
     start = tl.load(ends + batch * categories * blocks + entry - 1, mask=valid & (entry > 0), other=0)
-    place = start.to(tl.int64) + rank
+    place = start.to(tl.int64) + count - 1
     tl.store(order + batch * tokens + place, token, mask=valid)
     tl.store(inverse + batch * tokens + token, place, mask=valid)
 
@@ -60,14 +63,15 @@ def _category_partition(category: Tensor, num_categories: int) -> tuple[Tensor, 
     batch, tokens = category.shape
     order = torch.empty(batch, tokens, dtype=torch.int64, device=category.device)
     inverse = torch.empty_like(order)
-    blocks = ceil_div(tokens, _BLOCK)
+    block = min(_BLOCK, power_of_two(tokens))
+    blocks = ceil_div(tokens, block)
     counts = torch.empty(batch, num_categories * blocks, dtype=torch.int32, device=category.device)
     grid = (blocks, batch)
     sizes = (tokens, num_categories, blocks)
     with device_of(category):
-        _count[grid](category, counts, *sizes, BLOCK=_BLOCK, BINS=power_of_two(num_categories + 1), num_warps=4)
+        _count[grid](category, counts, *sizes, BLOCK=block, BINS=power_of_two(num_categories + 1), num_warps=4)
         ends = torch.cumsum(counts, dim=1, dtype=torch.int32)
-        _place[grid](category, ends, order, inverse, *sizes, BLOCK=_BLOCK, RANK_STEP=_RANK_STEP, num_warps=8)
+        _place[grid](category, ends, order, inverse, *sizes, BLOCK=block, num_warps=4)
     return order, inverse
 
 

@@ -235,8 +235,9 @@ def _bias_backward(
     The partial sums go to (splits, H, SIZE, SIZE) float32: no atomics, the same bits every time.
     """
     CHANNELS: tl.constexpr = HEADS * HEAD
-    Q_BLOCKS: tl.constexpr = tl.cdiv(SIZE, BLOCK_Q)
-    K_BLOCKS: tl.constexpr = tl.cdiv(SIZE, BLOCK_K)
+    # Not tl.cdiv: before Triton 3.7 its result is no constant here.
+    Q_BLOCKS: tl.constexpr = (SIZE + BLOCK_Q - 1) // BLOCK_Q
+    K_BLOCKS: tl.constexpr = (SIZE + BLOCK_K - 1) // BLOCK_K
     pid, split = tl.program_id(0), tl.program_id(1)
     head = pid % HEADS
     q_places = pid // HEADS % Q_BLOCKS * BLOCK_Q + tl.arange(0, BLOCK_Q)
@@ -266,21 +267,28 @@ def _bias_backward(
 
 
 @triton.jit
-def _table_backward(grad_bias, grad_table, splits, HEADS: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr):
-    """Sum the bias gradients of all pairs of places that share a row of the table."""
+def _table_backward(
+    grad_bias, grad_table, splits, HEADS: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr, PLACES: tl.constexpr
+):  # fmt: skip
+    """Sum the bias gradients of all pairs of places that share a row of the table.
+
+    ``PLACES`` of them are loaded at once, so that many loads are under way.
+    """
     SIDE: tl.constexpr = 2 * WINDOW - 1
     SIZE: tl.constexpr = WINDOW * WINDOW
     head = tl.program_id(1)
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     dy, dx = row // SIDE - (WINDOW - 1), row % SIDE - (WINDOW - 1)
-    total = tl.zeros((BLOCK,), tl.float32)
+    total = tl.zeros((BLOCK, PLACES), tl.float32)
     for split in range(splits):
-        for place in range(SIZE):
-            y, x = place // WINDOW - dy, place % WINDOW - dx
-            inside = (row < SIDE * SIDE) & (y >= 0) & (y < WINDOW) & (x >= 0) & (x < WINDOW)
+        for first in range(0, SIZE, PLACES):
+            place = first + tl.arange(0, PLACES)
+            y, x = (place // WINDOW)[None, :] - dy[:, None], (place % WINDOW)[None, :] - dx[:, None]
+            inside = (row < SIDE * SIDE)[:, None] & (place < SIZE)[None, :]
+            inside &= (y >= 0) & (y < WINDOW) & (x >= 0) & (x < WINDOW)
             base = ((split * HEADS + head).to(tl.int64) * SIZE + place) * SIZE
-            total += tl.load(grad_bias + base + y * WINDOW + x, mask=inside, other=0.0)
-    tl.store(grad_table + row * HEADS + head, total, mask=row < SIDE * SIDE)
+            total += tl.load(grad_bias + base[None, :] + y * WINDOW + x, mask=inside, other=0.0)
+    tl.store(grad_table + row * HEADS + head, tl.sum(total, axis=1), mask=row < SIDE * SIDE)
 
 
 class Groups(NamedTuple):
@@ -406,7 +414,7 @@ def _table_gradient(
         qkv, table, log_sum, grad_output, delta, grad_bias, qkv.shape[1], groups.count, groups.height, groups.width,
         groups.scale, count, share, **constants,
     )  # fmt: skip
-    _table_backward[(ceil_div(table.shape[1], 128), groups.heads)](
-        grad_bias, grad_table, splits, HEADS=groups.heads, WINDOW=groups.window, BLOCK=128
+    _table_backward[(ceil_div(table.shape[1], 16), groups.heads)](
+        grad_bias, grad_table, splits, HEADS=groups.heads, WINDOW=groups.window, BLOCK=16, PLACES=64, num_warps=4
     )
     return grad_table

@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
 
 def power_of_two(size: int, least: int = 16) -> int:
     """The smallest power of two that holds ``size``; at least 16, the shortest side that tensor cores multiply."""

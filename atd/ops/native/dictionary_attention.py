@@ -16,11 +16,6 @@ def dictionary_attention(query: Tensor, key: Tensor, value: Tensor, logit_scale:
     """:func:`atd.ops.dictionary_attention` for float32 tensors on the CPU, without gradients."""
     batch, tokens, rank = query.shape
     entries, channels = value.shape[1:]
-    if key.shape != (batch, entries, rank) or len(value) != batch:
-        raise ValueError(
-            f"query {tuple(query.shape)}, key {tuple(key.shape)} and value {tuple(value.shape)} do not fit together; "
-            "expected (b, n, r), (b, M, r) and (b, M, C)"
-        )
     key = (F.normalize(key, dim=-1) * logit_scale[..., None]).transpose(1, 2)
     key = F.pad(key, (0, -entries % _LANES)).contiguous()
     value = F.pad(value, (0, -channels % _LANES)).contiguous()
