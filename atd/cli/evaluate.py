@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from atd.cli import arguments
+from atd.cli import arguments, streams
 from atd.errors import InputError
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _run_published(args: argparse.Namespace) -> int:
     table = PublishedTable(str(args.weights))
     for row in measure_published(networks, args.data, RunOptions(**run_arguments(args)), args.sets):
         table.rows.append(row)
-        print(f"atd: {row.network} on {row.benchmark}: {row.cells()[5] if row.ours else row.reason}", file=sys.stderr)
+        streams.say(f"atd: {row.network} on {row.benchmark}: {row.cells()[5] if row.ours else row.reason}")
         if args.output is not None:  # whatever happens later, what has been measured is there
             table.write(args.output)
     print(table, end="")

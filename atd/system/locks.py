@@ -13,13 +13,30 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+_held: set[int] = set()
+"""Descriptors of the files that this process holds."""
+
+
+def _let_go_in_child() -> None:
+    # A forked child has the descriptors, and with them the locks: it would keep them when the parent is killed. The
+    # numbers lead nowhere instead of being closed, because the file objects will close them.
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in _held:
+        os.dup2(nowhere, descriptor, inheritable=False)
+    os.close(nowhere)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)
+
 
 @contextmanager
 def exclusive_file(path: Path) -> Generator[BinaryIO, None, None]:
     """Open `path` for reading and writing, made if need be, and locked against everybody else who opens it so.
 
-    The lock goes with the process, however it ends. Where the system or the file system knows no such locks, there is
-    none. The holder may delete the file.
+    The lock goes with the process, however it ends, and child processes that it forks do not have it. Where the system
+    or the file system knows no such locks, there is none. The holder may delete the file.
 
     Raises:
         BlockingIOError: somebody else holds it.
@@ -29,7 +46,11 @@ def exclusive_file(path: Path) -> Generator[BinaryIO, None, None]:
             _lock(file)
             # The holder before may have deleted the file between our opening it and locking it.
             if _is_at(file, path):
-                yield file
+                _held.add(file.fileno())
+                try:
+                    yield file
+                finally:
+                    _held.discard(file.fileno())
                 return
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,36 @@ def test_encoders_that_open_the_temporary_file_by_name_do_not_free_it(tmp_path):
                 file.write(b"content")
             assert not remove_if_free(temporary)
     assert (tmp_path / "a.bin").read_bytes() == b"content"
+
+
+_PARENT = """
+import os, sys, time
+from pathlib import Path
+from atd.system import exclusive_file
+with exclusive_file(Path(sys.argv[1])) as file:
+    file.write(b"parent")
+    if not os.fork():
+        print(os.getpid(), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_outlives_its_killed_parent_does_not_keep_the_lock(tmp_path):
+    """As the processes that load data for a training do, until they notice."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    path = tmp_path / "a.lock"
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(path)], env=environment, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    try:
+        with pytest.raises(BlockingIOError), exclusive_file(path):
+            pass
+        parent.kill()
+        parent.wait()
+        os.kill(child, 0)  # it is still there
+        with exclusive_file(path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        parent.stdout.close()
