@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -23,6 +24,7 @@ def build_parser() -> CommandParser:
         description="Restore, evaluate and train with the ATD networks (Adaptive Token Dictionary).",
         epilog="atd COMMAND --help explains one command.",
         common=("version",),
+        hint=_restore_of_file,
         examples=(
             ("atd restore -i photo.jpg -o large.png", "enlarge a photo four times"),
             ("atd list", "the networks, and where their weights are"),
@@ -34,6 +36,11 @@ def build_parser() -> CommandParser:
     for command in COMMANDS:
         importlib.import_module(f"atd.cli.{command}").add_parser(subparsers)
     return parser
+
+
+def _restore_of_file(word: str) -> str | None:
+    """How to restore a file that stands where a command is expected."""
+    return f"to restore it, atd restore -i {word} -o OUTPUT" if os.path.exists(word) else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ class CommandParser(argparse.ArgumentParser):
             Positional arguments are always shown.
         examples: pairs of a command line and what it does.
         rewrite: applied to the words of the command line before they are parsed.
-        hint: what to do instead of an unknown flag, in words; None where it does not know either.
+        hint: what to do instead of an unknown flag or command, in words; None where it does not know either.
         options: as in `argparse.ArgumentParser`.
     """
 
@@ -101,7 +101,9 @@ class CommandParser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         """The short help: what must be given, the common options, the examples."""
-        shown = {action.dest: action for action in self.options}
+        shown: dict[str, argparse.Action] = {}
+        for action in self.options:
+            shown.setdefault(action.dest, action)
         sections = [("options", [shown[dest] for dest in (*self._common, "help", "help_all")])]
         return self._help([("commands" if self.commands else "arguments", self.positionals), *sections])
 
@@ -175,7 +177,9 @@ class CommandParser(argparse.ArgumentParser):
         near = nearest(str(value), names)
         meant = f", did you mean {near}?" if near else ""
         if isinstance(action, argparse._SubParsersAction):
-            raise argparse.ArgumentError(None, f"there is no command {value!r}{meant or ': ' + ', '.join(names)}")
+            hint = self._hint(str(value)) if self._hint else None
+            meant = f": {hint}" if hint else meant or f": {', '.join(names)}"
+            raise argparse.ArgumentError(None, f"there is no command {value!r}{meant}")
         raise argparse.ArgumentError(action, f"invalid choice: {value!r}{meant} (choose from {', '.join(names)})")
 
     def _visible(self) -> Iterator[argparse.Action]:

@@ -22,6 +22,8 @@ from atd.tasks import KEYS, UNKNOWN
 from atd.weights.detection import detect
 from atd.weights.hub import CONFIG_FILE, WEIGHTS_FILE
 
+TRAINED = "model"
+"""The folder in which a training leaves its result, below its own."""
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 Params = Literal["auto", "ema", "raw"]
 """Which weights of a file that holds both: a training's average, its raw weights, or the average if there is one."""
@@ -78,8 +80,9 @@ def read_weights(path: Path, params: Params = "auto") -> WeightFile:
 
 def _weight_file(path: Path) -> Path:
     if path.is_dir():
-        if (path / WEIGHTS_FILE).is_file():
-            return path / WEIGHTS_FILE
+        for file in (path / WEIGHTS_FILE, path / TRAINED / WEIGHTS_FILE):
+            if file.is_file():
+                return file
         candidates = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
         if len(candidates) != 1:
             found = ", ".join(file.name for file in candidates[:5]) or "no weight file"

@@ -126,6 +126,7 @@ def test_a_value_that_is_none_is_told_with_a_short_usage(capsys, line, message):
         ("prepare srr", "did you mean sr?"),
         ("-i a -o b", "-i is an option of atd restore"),
         ("", "atd --help shows the commands"),
+        (str(Path(__file__)), f"to restore it, atd restore -i {Path(__file__)} -o OUTPUT"),
         ("restore --inptu a -o b", "did you mean --input instead of --inptu?"),
         ("restore -i a -o b --ouscale=2", "did you mean --outscale instead of --ouscale?"),
         ("restore -i a -o b --self_ensembel", "did you mean --self-ensemble instead of --self_ensembel?"),

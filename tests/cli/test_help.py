@@ -77,6 +77,12 @@ def test_help_mentions_nothing_that_does_not_exist(name, capsys):
         assert registry.list_models(f"{model}*")
 
 
+def test_help_of_a_choice_between_two_flags_shows_the_first(capsys):
+    text = shown(capsys, "restore", "--help")
+    assert "--device" in text
+    assert "--gpu" not in text
+
+
 def test_a_missing_option_is_told_with_one_line_of_usage(capsys):
     with pytest.raises(SystemExit):
         main(["restore", "-i", "a.png"])

@@ -387,3 +387,10 @@ def test_dtype_by_its_name_and_devices_that_are_none(tmp_path):
         atd.load(folder, device="gpu")
     with pytest.raises(atd.InputError, match="there is no device 'gpu'"):
         atd.restore(small("ATD"), torch.rand(3, 8, 8), device="gpu")
+
+
+def test_the_folder_of_a_training_stands_for_its_result(tmp_path):
+    model = small("ATD")
+    model.save_pretrained(tmp_path / "run" / "model")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    assert same_weights(atd.load(tmp_path / "run"), model)
