@@ -96,6 +96,22 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def export(session: nox.Session) -> None:
+    """Exported files in their runtimes; `nox -s export -- .venv` adds these to the packages of an environment."""
+    if session.posargs:
+        where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        given = session.run(f"{session.posargs[0]}/bin/python", "-c", where, external=True, silent=True)
+        own = session.run("python", "-c", where, silent=True)
+        Path(str(own).strip(), "given.pth").write_text(str(given), encoding="utf-8")
+        session.install(*requirements("onnx"), *requirements("openvino"))
+    else:
+        session.install("-e", ".[test,onnx,openvino]")
+    session.run("python", "-c", "import onnx, onnxruntime, onnxscript, openvino")
+    # In one process: the files of a family serve several tests.
+    session.run("python", "-m", "pytest", "-q", "-n", "0", "tests/export", env={"OMP_WAIT_POLICY": "passive"})
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, where a warning is an error; `site/index.html` shows it."""
     session.install(*requirements("docs"))

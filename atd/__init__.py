@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         AtdError,
         BackendError,
         DataNotFoundError,
+        ExportError,
         ImageError,
         InputError,
         LoadError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from atd.evaluation import evaluate
+    from atd.export import export_onnx
     from atd.images.image import SaveOptions
     from atd.loading import convert, create, download, load
     from atd.models import ATD, ATDCVPR, ATDU, ATDReal
@@ -42,6 +44,7 @@ _HOMES = {
         "AtdError",
         "BackendError",
         "DataNotFoundError",
+        "ExportError",
         "ImageError",
         "InputError",
         "LoadError",
@@ -52,6 +55,7 @@ _HOMES = {
         "TrainingError",
     ),
     "atd.evaluation": ("evaluate",),
+    "atd.export": ("export_onnx",),
     "atd.images.image": ("SaveOptions",),
     "atd.loading": ("convert", "create", "download", "load"),
     "atd.models": ("ATD", "ATDCVPR", "ATDReal", "ATDU"),
@@ -70,6 +74,7 @@ __all__ = [
     "AtdError",
     "BackendError",
     "DataNotFoundError",
+    "ExportError",
     "ImageError",
     "InputError",
     "LoadError",
@@ -86,6 +91,7 @@ __all__ = [
     "degrade",
     "download",
     "evaluate",
+    "export_onnx",
     "list_models",
     "load",
     "metrics",

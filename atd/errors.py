@@ -47,6 +47,18 @@ class NotEnoughDiskError(AtdError, OSError):
     """The result does not fit onto the free disk."""
 
 
+class ExportError(AtdError, RuntimeError):
+    """A network could not be exported, or the exported file does not give what the network gives.
+
+    Attributes:
+        report: the comparison, an `atd.export.ParityReport`, where there was one.
+    """
+
+    def __init__(self, message: str, report: object = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
 class MissingExtraError(AtdError, ImportError):
     """A package is missing that an extra of this one installs; the message has the command."""
 

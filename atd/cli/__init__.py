@@ -11,7 +11,19 @@ from atd.cli import console
 from atd.cli.command_parser import CommandParser
 from atd.cli.streams import lasting_streams
 
-COMMANDS = ("restore", "list", "info", "convert", "download", "evaluate", "compare", "train", "prepare", "completion")
+COMMANDS = (
+    "restore",
+    "list",
+    "info",
+    "convert",
+    "download",
+    "export",
+    "evaluate",
+    "compare",
+    "train",
+    "prepare",
+    "completion",
+)
 
 
 def build_parser() -> CommandParser:

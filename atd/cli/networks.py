@@ -35,7 +35,10 @@ class Networks:
         # A network that the user has not named in full is told.
         self.defaulted = (args.task is None or args.scale is None) and not {"model", "denoise", "jpeg"} & {*chosen}
         self.gray_name: str | None = None
-        if args.model is not None:
+        self.loaded: dict[str, nn.Module] = {}
+        if args.runtime != "torch" or args.file is not None:
+            self._open_exported(args, chosen)
+        elif args.model is not None:
             self.name = args.model
         elif args.task is not None or args.scale is not None:
             self.name = f"{TASK_MODELS[args.task or 'classical']}_x{args.scale or 4}"
@@ -44,7 +47,22 @@ class Networks:
         else:
             self.name = DEFAULT_MODEL
             self.weights = args.weights or "bundled"
-        self.loaded: dict[str, nn.Module] = {}
+
+    def _open_exported(self, args: argparse.Namespace, chosen: list[str]) -> None:
+        """The network of ``--file``, in the runtime of ``--runtime``."""
+        from atd.runtime import load_exported
+
+        if args.runtime == "torch" or args.file is None:
+            raise InputError("--runtime onnx or openvino and --file go together: the runtime and the file it runs")
+        torch_only = ("scale", "weights", "params", "device", "dtype", "backend")
+        given = [*chosen, *(flag for flag in torch_only if getattr(args, flag) not in (None, "auto"))]
+        if given:
+            raise InputError(
+                f"--{given[0]} is for networks in torch; --file holds a network with its weights and dtype"
+            )
+        network = load_exported(args.file, args.runtime)
+        self.name, self.defaulted = network.name, False
+        self.loaded[self.name] = network
 
     def _choose_by_level(self, flag: str, level: float) -> None:
         """The network for ``--denoise LEVEL`` or ``--jpeg LEVEL``."""

@@ -100,6 +100,14 @@ def add_parser(subparsers: Subcommands) -> None:
         _, low, high = BUNDLED_MODELS[flag]
         help = f"remove {fault}: {levels}; with --weights bundled any from {low} to {high}"
         network.add_argument(f"--{flag}", type=arguments.level, metavar=metavar, help=help)
+    network.add_argument(
+        "--runtime",
+        choices=("torch", "onnx", "openvino"),
+        default="torch",
+        metavar="NAME",
+        help="torch (default), or the runtime that runs the --file: onnx, openvino",
+    )
+    network.add_argument("--file", type=Path, metavar="NET.onnx", help="an ONNX file of `atd export`")
 
     work = parser.add_argument_group("computation")
     work.add_argument("-s", "--outscale", type=float, metavar="FACTOR", help="result size / input size, any factor")

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVa
 
 from atd.ops.backend import keep_choice
 from atd.ops.precision import wide_dtype
+from atd.ops.tracing import is_exporting
 from atd.weights.build import load_network
 from atd.weights.format import Params
 from atd.weights.publish import push
@@ -60,7 +61,9 @@ class RestorationModel(nn.Module):
 
     def pad(self, image: Tensor) -> Tensor:
         """Pad right and bottom to a multiple of :attr:`size_multiple` by mirroring with the edge pixel included."""
-        return pad_symmetric(image, -image.shape[-2] % self.size_multiple, -image.shape[-1] % self.size_multiple)
+        multiple = self.size_multiple
+        height, width = ((side + multiple - 1) // multiple * multiple for side in image.shape[-2:])
+        return pad_symmetric(image, height - image.shape[-2], width - image.shape[-1])
 
     def check_input(self, image: Tensor) -> None:
         """Raise ValueError unless ``image`` is (b, c, h, w), floating, with this model's channels and h, w ≥ 1."""
@@ -149,11 +152,13 @@ def _keep_arguments(construct: Callable[..., None]) -> Callable[..., None]:
 def pad_symmetric(image: Tensor, bottom: int, right: int) -> Tensor:
     """``numpy.pad(mode="symmetric")`` of the last two axes, at their ends; periodic when the pad exceeds the image."""
     for axis, amount in ((-2, bottom), (-1, right)):
-        if amount:
-            size = image.shape[axis]
-            index = torch.arange(size + amount, device=image.device) % (2 * size)
-            index = torch.where(index < size, index, 2 * size - 1 - index)
-            image = image.index_select(axis, index)
+        if not is_exporting() and amount == 0:  # in an exported program it is no number yet
+            continue
+        size = image.shape[axis]
+        index = torch.arange(size + amount, device=image.device)
+        index = index % index.new_full((), 2 * size)  # a number that is no constant has no remainder in ONNX
+        index = torch.where(index < size, index, 2 * size - 1 - index)
+        image = image.index_select(axis, index)
     return image
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from atd import ops
 from atd.ops.geometry import relative_position_index
 from atd.ops.precision import wide_dtype
+from atd.ops.tracing import fixed_layout
 
 Grid = tuple[int, int]
 """Height and width of a feature map whose tokens are laid out row by row, (b, h·w, C)."""
@@ -18,7 +19,7 @@ Grid = tuple[int, int]
 
 def to_tokens(image: Tensor) -> Tensor:
     """(b, C, h, w) to (b, h·w, C), row by row."""
-    return image.flatten(2).transpose(1, 2)
+    return fixed_layout(image.flatten(2).transpose(1, 2))
 
 
 def to_image(tokens: Tensor, grid: Grid) -> Tensor:
@@ -101,7 +102,7 @@ class TokenDictionaryAttention(nn.Module):
     def entries(self, dictionary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What does not depend on the tokens: key, value and logit scale of a :class:`Lookup`."""
         scale = self.scale.to(wide_dtype(self.scale))
-        logit_scale = 1 + scale.clamp(0, self.max_scale) * self.log_tokens
+        logit_scale = 1 + scale.clamp(0.0, self.max_scale) * self.log_tokens
         return self.wk(dictionary), self.wv(dictionary), logit_scale
 
 
@@ -316,7 +317,7 @@ def dictionary_parameter(num_tokens: int, dim: int) -> nn.Parameter:
 
 def expand_dictionary(dictionary: Tensor, batch: int) -> Tensor:
     """The dictionary (M, C) for each image of a batch, (b, M, C), without a copy."""
-    return dictionary.expand(batch, -1, -1)
+    return fixed_layout(dictionary.expand(batch, -1, -1))
 
 
 def initialise(module: nn.Module) -> None:

@@ -20,6 +20,7 @@ import torch
 
 from atd.errors import BackendError, InputError
 from atd.ops.native.library import can_use_native
+from atd.ops.tracing import is_exporting
 from atd.system.backends import BACKENDS, Backend
 
 Result = TypeVar("Result")
@@ -161,15 +162,9 @@ def backend_report(device: torch.device | str, dtype: torch.dtype = torch.float3
         return ("native" if able else "torch"), reason
     able, reason = can_use_triton(device)
     # Exported programs must run where triton is absent, so they are traced through the torch path.
-    if able and choice == "auto" and (_is_exporting() or device.type != "cuda"):
+    if able and choice == "auto" and (is_exporting() or device.type != "cuda"):
         return "torch", "exports and interpreted runs use the torch path unless triton is asked for"
     return ("triton" if able else "torch"), reason
-
-
-def _is_exporting() -> bool:
-    # Not torch.compiler.is_exporting(): torch.compile of some releases (2.7, 2.11) takes it for True. Strict exports of
-    # 2.7 leave this one alone; there a card's owner says `with atd.ops.use("torch")`.
-    return bool(torch.compiler._is_exporting_flag)  # pyright: ignore[reportPrivateUsage]
 
 
 def resolve(tensor: torch.Tensor) -> str:

@@ -13,6 +13,7 @@ from atd.ops.backend import pick
 from atd.ops.grouped_attention import attend_groups, attend_rows_, gather_rows
 from atd.ops.kernels.limits import refuses
 from atd.ops.shapes import check_heads, check_order
+from atd.ops.tracing import fixed_layout
 
 
 def category_attention(
@@ -46,15 +47,16 @@ def category_attention(
 
 
 def _reference(qkv, order, inverse, group_size, num_heads, scale) -> Tensor:
-    tokens, channels = qkv.shape[1], qkv.shape[2]
-    size = min(tokens, group_size)
-    pad = -tokens % size
-    rows = torch.gather(qkv, 1, order[:, :, None].expand(-1, -1, channels))
-    rows = torch.cat([rows, rows[:, tokens - pad :]], dim=1)
-    q, k, v = rearrange(rows, "b (n g) (s k d) -> s b n k g d", g=size, s=3, k=num_heads)
-    attention = torch.softmax(q @ k.transpose(-2, -1) * scale, dim=-1)
-    output = rearrange(attention @ v, "b n k g d -> b (n g) (k d)")[:, :tokens]
-    return torch.gather(output, 1, inverse[:, :, None].expand(-1, -1, channels // 3))
+    tokens = qkv.shape[1]
+    size = torch.sym_min(tokens, group_size)
+    count = (tokens + size - 1) // size
+    place = torch.arange(count * size, device=order.device)
+    place = torch.where(place < tokens, place, place - (count * size - tokens))
+    rows = gather_rows(qkv, order.index_select(1, place)).unflatten(1, (count, size))
+    q, k, v = fixed_layout(rearrange(rows, "b n g (s k d) -> s b n k g d", s=3, k=num_heads))
+    attention = torch.softmax(q @ fixed_layout(k.transpose(-2, -1)) * scale, dim=-1)
+    output = fixed_layout(rearrange(attention @ v, "b n k g d -> b n g k d")).flatten(3).flatten(1, 2)
+    return gather_rows(output, inverse)
 
 
 def group_rows(order: Tensor, size: int) -> Tensor:

@@ -56,9 +56,8 @@ def category_feedforward(
 def _reference(hidden, grid, weight, bias, features, category) -> Tensor:
     y = F.gelu(hidden)
     if features is not None:
-        chosen = torch.gather(features, 1, category[:, :, None].expand(-1, -1, features.shape[-1]))
-        y = torch.cat([y, chosen.to(y.dtype)], dim=-1)
-    image = rearrange(y, "b (h w) c -> b c h w", h=grid[0]).contiguous()
+        y = torch.cat([y, gather_rows(features, category).to(y.dtype)], dim=-1)
+    image = rearrange(y, "b (h w) c -> b c h w", h=grid[0], w=grid[1]).contiguous()
     image = F.gelu(F.conv2d(image, weight, bias, padding=_margin(weight), groups=image.shape[1]))
     return y + rearrange(image, "b c h w -> b (h w) c")
 

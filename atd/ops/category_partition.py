@@ -40,7 +40,9 @@ def _inverse(order: Tensor) -> Tensor:
 
 
 def _reference(category: Tensor, num_categories: int) -> tuple[Tensor, Tensor]:
-    order = torch.sort(category, dim=-1, stable=True).indices
+    # Keys without equals, because exported formats know no stable sort.
+    tokens = category.shape[1]
+    order = torch.sort(category.long() * tokens + torch.arange(tokens, device=category.device), dim=-1).indices
     return order, _inverse(order)
 
 

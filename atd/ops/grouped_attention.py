@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from atd.ops.backend import resolve
 from atd.ops.native import grouped_attention as native
+from atd.ops.tracing import is_exporting
 
 # The backward pass forms its attention maps in pieces of this size: they stay in a CPU's cache, and on a card they are
 # large enough to fill it.
@@ -26,9 +27,9 @@ def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
     if index.dim() == 1:
         return rows.index_select(1, index)
     batch, count, channels = rows.shape
-    if batch == 1:
+    if not is_exporting() and batch == 1:  # an exported program serves every batch
         return rows.index_select(1, index[0])
-    offsets = torch.arange(0, batch * count, count, device=index.device)[:, None]
+    offsets = torch.arange(batch, device=index.device)[:, None] * count
     flat = (index + offsets).reshape(-1)
     return rows.reshape(batch * count, channels).index_select(0, flat).view(batch, -1, channels)
 

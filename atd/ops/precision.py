@@ -17,10 +17,12 @@ def exact_matmul(a: Tensor, b: Tensor) -> Tensor:
     TF32 rounds float32 inputs to 10 bits and flips categories. It is a switch of the process, so it cannot be turned
     off for one product in a program with threads; where it is on, the product is taken in float64.
     """
-    with torch.autocast(a.device.type, enabled=False):
-        if a.is_cuda and a.dtype == torch.float32 and _products_are_reduced():
-            return (a.double() @ b.double()).float()
-        return a @ b
+    if torch.is_autocast_enabled(a.device.type):
+        with torch.autocast(a.device.type, enabled=False):
+            return exact_matmul(a, b)
+    if a.is_cuda and a.dtype == torch.float32 and _products_are_reduced():
+        return (a.double() @ b.double()).float()
+    return a @ b
 
 
 # torch.compile cannot trace the newer names; it takes the answer as it is while it compiles, and compiles anew when the

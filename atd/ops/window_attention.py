@@ -11,6 +11,7 @@ from atd.ops.geometry import PUBLISHED_MASK, WindowOrder, relative_position_inde
 from atd.ops.grouped_attention import attend_groups, attend_rows_, gather_rows
 from atd.ops.kernels.limits import refuses
 from atd.ops.shapes import check_window
+from atd.ops.tracing import fixed_layout
 
 
 def window_attention(
@@ -52,42 +53,35 @@ def window_bias(bias_table: Tensor, window: int) -> Tensor:
 
 def _reference(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
     height, width = grid
-    image = rearrange(qkv, "b (h w) c -> b h w c", h=height)
-    image = torch.roll(image, (-shift, -shift), dims=(1, 2))
+    rows, columns = height // window, width // window
+    image = torch.roll(qkv.unflatten(1, (height, width)), (-shift, -shift), dims=(1, 2))
     windows = rearrange(
-        image,
-        "b (y wy) (x wx) (s k d) -> s (b y x) k (wy wx) d",
-        wy=window,
-        wx=window,
+        image.unflatten(2, (columns, window)).unflatten(1, (rows, window)),
+        "b y wy x wx (s k d) -> s b y x k wy wx d",
         s=3,
         k=num_heads,
     )
-    q, k, v = windows
+    q, k, v = fixed_layout(windows).flatten(5, 6).flatten(2, 3)  # (b, windows, heads, w², d) each
     logits = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1) + window_bias(bias_table, window).to(q.dtype)
     if shift > 0:
-        mask = _reference_mask(height, width, window, shift, qkv)
-        logits = rearrange(logits, "(b n) k i j -> b n k i j", n=mask.shape[0]) + mask[:, None]
-        logits = rearrange(logits, "b n k i j -> (b n) k i j")
-    output = torch.softmax(logits, dim=-1) @ v
-    output = rearrange(
-        output,
-        "(b y x) k (wy wx) d -> b (y wy) (x wx) (k d)",
-        y=height // window,
-        x=width // window,
-        wy=window,
-    )
-    return rearrange(torch.roll(output, (shift, shift), dims=(1, 2)), "b h w c -> b (h w) c")
+        logits = logits + _reference_mask(height, width, window, shift, qkv)[:, None]
+    output = (torch.softmax(logits, dim=-1) @ v).unflatten(3, (window, window)).unflatten(1, (rows, columns))
+    output = fixed_layout(rearrange(output, "b y x k wy wx d -> b y wy x wx k d"))
+    output = output.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+    return torch.roll(output, (shift, shift), dims=(1, 2)).flatten(1, 2)
 
 
 def _reference_mask(height: int, width: int, window: int, shift: int, like: Tensor) -> Tensor:
     """(windows, w², w²): −100 between tokens of different regions of the rolled grid."""
-    region_y = torch.zeros(height, dtype=torch.int64, device=like.device)
-    region_x = torch.zeros(width, dtype=torch.int64, device=like.device)
-    for region in (region_y, region_x):
-        region[-window:-shift] = 1
-        region[-shift:] = 2
-    regions = rearrange(3 * region_y[:, None] + region_x, "(y wy) (x wx) -> (y x) (wy wx)", wy=window, wx=window)
-    return (regions[:, None, :] != regions[:, :, None]).to(like.dtype) * PUBLISHED_MASK
+
+    def regions(side: int) -> Tensor:
+        """(windows, w): 0 before the last window, 1 in its part that stayed, 2 in the part that came round."""
+        place = torch.arange(side, device=like.device)
+        return ((place >= side - window).long() + (place >= side - shift).long()).unflatten(0, (side // window, window))
+
+    y, x = regions(height), regions(width)
+    region = (3 * y[:, None, :, None] + x[None, :, None, :]).flatten(2).flatten(0, 1)
+    return (region[:, None, :] != region[:, :, None]).to(like.dtype) * PUBLISHED_MASK
 
 
 def window_kinds(
