@@ -89,6 +89,10 @@ def libvips_obstacle(path: Path) -> str | None:
         return f"TIFF compressed by {codec} is not read by libvips"
     if layout.compression == _JPEG and layout.bits > 8:
         return f"TIFF compressed by JPEG has 8 bits a sample, this one says {layout.bits}"
+    if layout.predictor not in (1, 2, 3):
+        return f"TIFF names a Predictor that is not known, {layout.predictor}"
+    if layout.separate and layout.bits < 8:
+        return "TIFF of separate channels with less than 8 bits is not read rightly by libvips"
     if layout.compression in _CCITT and layout.bits * layout.samples > 1:
         return f"TIFF compressed for fax has one bit a pixel, this one says {layout.bits * layout.samples}"
     if layout.photometric == _YCBCR and layout.compression != _JPEG:
@@ -114,6 +118,7 @@ class _TiffLayout:
     photometric: int
     separate: bool
     """Each channel in strips of its own."""
+    predictor: int
     extra_samples: tuple[int, ...]
     """What samples beyond those of colour are: 1 alpha that colours are multiplied by, 2 alpha, 0 anything."""
     block: tuple[int, int]
@@ -192,6 +197,7 @@ def _layout(file: BinaryIO, file_size: int) -> _TiffLayout:
         compression=value(259, 1),
         photometric=photometric,
         separate=value(284, 1) == 2,
+        predictor=value(317, 1),
         extra_samples=tuple(values(338).tolist()),
         block=block,
         offsets=values(324 if tiled else 273),

@@ -165,11 +165,30 @@ def refused(tmp_path, data, match, ending=".tif"):
         assert [path.name for path in tmp_path.iterdir()] == [source.name]
 
 
-PREDICTOR, PHOTOMETRIC, SAMPLES, PALETTE = 317, 262, 277, 320
+PREDICTOR, PHOTOMETRIC, SAMPLES, PALETTE, PLANES = 317, 262, 277, 320, 284
 
 
 def test_deep_tiff_with_a_predictor_that_nobody_knows_is_not_black(tmp_path):
     refused(tmp_path, with_tag(deep_tiff(compression="deflate", predictor="horizontal"), PREDICTOR, 4), "Predictor")
+
+
+@pytest.mark.parametrize("tile", [False, True])
+def test_tiff_with_an_unknown_predictor_is_not_black_in_strips_or_tiles(tmp_path, tile):
+    pyvips = pytest.importorskip("pyvips")
+    image = pyvips.Image.new_from_array(np.asarray(photo("RGB")), interpretation="srgb")
+    options = {"tile": tile, "tile_width": 16, "tile_height": 16} if tile else {}
+    data = bytes(image.tiffsave_buffer(compression="deflate", predictor="horizontal", **options))
+    refused(tmp_path, with_tag(data, PREDICTOR, 6), "cannot be decoded|Predictor")
+
+
+def test_one_bit_in_separate_planes_is_not_black_in_strips(tmp_path):
+    image = photo("1")
+    image.save(tmp_path / "in.tif")
+    data = (tmp_path / "in.tif").read_bytes()
+    (tmp_path / "in.tif").write_bytes(with_tag(data, PLANES, 2))
+    restore_file(Nearest(scale=2), tmp_path / "in.tif", tmp_path / "out.png", tile=32, overlap=8, stream=True)
+    with Image.open(tmp_path / "out.png") as result:
+        assert np.array_equal(np.asarray(result)[::2, ::2], np.asarray(image) * np.uint8(255))
 
 
 def test_deep_tiff_that_says_it_is_a_fax_is_not_black(tmp_path):
