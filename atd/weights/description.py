@@ -86,6 +86,9 @@ _CHECKS: dict[str, Check] = {
     "resi_connection": _text,
 }
 
+_BY_LEVEL = ("category_size", "num_tokens", "reducted_dim", "dim_ffn_td")
+"""Keywords of which ATD-U has one value for each level, as it has of window_size."""
+
 
 def check_config(config: Mapping[str, object], tensors: int, source: str) -> None:
     """Raise `LoadError` unless `config` can be the constructor keywords of a network with `tensors` tensors.
@@ -99,6 +102,13 @@ def check_config(config: Mapping[str, object], tensors: int, source: str) -> Non
         check = _CHECKS.get(keyword)
         if check and (expected := check(value)):
             raise LoadError(f"{source} does not describe a network: {keyword} is {_short(value)}, expected {expected}.")
+    if isinstance(config.get("window_size"), int):
+        for keyword in _BY_LEVEL:
+            if isinstance(value := config.get(keyword), list | tuple):
+                raise LoadError(
+                    f"{source} does not describe a network: {keyword} is {_short(value)}, expected a single value, as "
+                    "window_size has."
+                )
     depths = config.get("depths")
     if isinstance(depths, list | tuple):
         layers = sum(depths)

@@ -37,6 +37,7 @@ def refused(path, match, seconds=5.0):
         ("depths", "2", "expected a list"),
         ("category_size", 0, "category_size is 0, expected a whole number from 1"),
         ("category_size", "x", "category_size is 'x'"),
+        ("category_size", [1], r"category_size is \[1\], expected a single value"),
         ("category_size", True, "category_size is True"),
         ("upscale", -2, "upscale is -2"),
         ("upscale", 2.0, "upscale is 2.0"),
