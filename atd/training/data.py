@@ -320,13 +320,16 @@ def _downscale_patch(clean: np.ndarray, top: int, left: int, patch: int, scale: 
 class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Sample number → (input, target), float32 (c, p, p) and (c, s·p, s·p) in [0, 1]; noise is not clipped.
 
-    The images follow each other in a new random order every epoch, one patch of each.
+    The images follow each other in a new random order every epoch, one patch of each. Of colour patches that get noise
+    or JPEG artefacts, a share `gray_share` is made gray first: then all channels have the same noise or artefacts, as
+    those of a gray image have when a colour network restores it.
     """
 
-    def __init__(self, source: ImageSource, patch: int, seed: int):
+    def __init__(self, source: ImageSource, patch: int, seed: int, gray_share: float = 0.0):
         self.source = source
         self.patch = patch
         self.seed = seed
+        self.gray_share = gray_share if source.channels == 3 else 0.0
         self._order = (-1, np.empty(0))
 
     def __getitem__(self, sample: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -339,8 +342,12 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         target = _turn(target, symmetry)
         if lr is not None:
             return _to_tensor(_turn(lr, symmetry)), _to_tensor(target)
+        # Its own random numbers, so that the other draws of a sample are the same with and without gray patches.
+        if self.gray_share and np.random.default_rng([self.seed, 2, sample]).random() < self.gray_share:
+            target = rounded_gray(target)[..., None]
         degraded = degrade.for_task(target, self.source.degradation.draw(rng), rng)
-        return _to_tensor(degraded), _to_tensor(target)
+        shape = (self.patch, self.patch, self.source.channels)
+        return _to_tensor(np.broadcast_to(degraded, shape)), _to_tensor(np.broadcast_to(target, shape))
 
 
 def _turn(image: np.ndarray, symmetry: int) -> np.ndarray:
@@ -406,7 +413,7 @@ def batches(
     for stage in recipe.stages:
         done = max(iteration - stage.first, 0)
         if done < stage.iterations:
-            samples = Patches(source, stage.patch, recipe.seed)
+            samples = Patches(source, stage.patch, recipe.seed, recipe.gray_share)
             first, count = stage.sample + done * stage.batch, stage.iterations - done
             loaded = loader(samples, first, stage.batch, count, rank=rank, world=world, workers=recipe.workers)
             for inputs, targets in loaded:

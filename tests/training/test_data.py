@@ -148,6 +148,26 @@ def test_cached_and_uncached_images_give_the_same_samples(folder):
                 assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("task", ["denoise", "jpeg"])
+def test_a_share_of_the_patches_is_gray_with_gray_noise_and_the_others_stay_as_they_were(folder, task):
+    images = source(folder, task, 1)
+    colour, mixed = Patches(images, 16, seed=1), Patches(images, 16, seed=1, gray_share=0.25)
+    gray = 0
+    for number in range(200):
+        (degraded, target), (other_degraded, other_target) = mixed[number], colour[number]
+        if torch.equal(degraded, other_degraded):
+            assert torch.equal(target, other_target)
+            continue
+        gray += 1
+        for image in (degraded, target):
+            assert torch.equal(image[0], image[1])
+            assert torch.equal(image[0], image[2])
+        luma = (other_target.double() * torch.tensor([0.299, 0.587, 0.114]).double()[:, None, None]).sum(0)
+        assert (target[0] - luma).abs().max() <= 0.5001 / 255
+        assert not torch.equal(degraded, target)
+    assert 30 <= gray <= 70  # 50 expected, σ = 6
+
+
 def test_every_epoch_takes_every_image_once_in_a_new_order(folder, monkeypatch):
     images = source(folder)
     taken, zeros = [], np.zeros((8, 8, 3), np.uint8)

@@ -62,6 +62,7 @@ class Recipe:
     lr_images: tuple[str, ...] = ()  # folders of their LR partners, as many; {scale} is filled in; made when absent
     small_images: str = "pad"  # pad | skip: images smaller than the (largest) patch are reflected, or left out
     gray_from_colour: str = "standard"  # standard | authors: rounded from all files, or as OpenCV decodes each kind
+    gray_share: float = 0.0  # of the patches of a colour network for noise or JPEG: made gray, and degraded as gray
     validation: tuple[str, ...] = ()  # names of test sets, looked for as `atd evaluate` does
     validation_level: float = 0.0  # sigma or quality of the validation; 0: the (first) one of the training
     held_out: int = 8  # training images that only validate, where no set of `validation` is there; an eighth at most
@@ -145,6 +146,10 @@ class Recipe:
             raise self._error("restart_weights needs one factor for each of periods")
         if self.lr_min > self.lr:
             raise self._error(f"lr_min must not exceed lr, got {self.lr_min} and {self.lr}")
+        if not 0 <= self.gray_share <= 1:
+            raise self._error(f"gray_share must be from 0 to 1, got {self.gray_share}")
+        if self.gray_share and not (self.sigma or self.quality):
+            raise self._error("gray_share is for networks that take noise or JPEG artefacts away")
         if not 0 <= self.ema < 1:
             raise self._error(f"ema must be at least 0 and below 1, got {self.ema}")
         if self.lr_images and len(self.lr_images) != len(self.images):
