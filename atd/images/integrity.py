@@ -132,7 +132,7 @@ def _read_layout(file: BinaryIO) -> _TiffLayout:
     """The layout of a TIFF or BigTIFF of either byte order; an `ImageError` where its directory is broken."""
     try:
         return _layout(file, file.seek(0, os.SEEK_END))
-    except (struct.error, ValueError, KeyError, IndexError) as error:
+    except (struct.error, ValueError, KeyError, IndexError, OverflowError) as error:
         if isinstance(error, ImageError):
             raise
         raise ImageError("its TIFF directory is broken or cut short") from error

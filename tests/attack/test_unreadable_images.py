@@ -12,6 +12,7 @@ from restoration_networks import Nearest
 
 from atd.errors import ImageError, NotEnoughMemoryError
 from atd.images import probe, read_image
+from atd.images.integrity import check_header
 from atd.restoration import memory
 from atd.restoration.api import restore_file
 
@@ -263,3 +264,10 @@ def test_a_png_that_promises_more_than_it_holds_is_refused_before_it_is_decoded(
 
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", decoded)
     refused(tmp_path, bytes(data), "too short for the 12000x12000 pixels", ".png")
+
+
+def test_a_bigtiff_whose_directory_lies_beyond_all_files_is_an_error_of_ours(tmp_path):
+    """Found by `fuzz.py`: an offset that no system call takes."""
+    (tmp_path / "in.tif").write_bytes(b"II+\0\x08\0\0\0" + b"\xff" * 8)
+    with (tmp_path / "in.tif").open("rb") as file, pytest.raises(ImageError, match="directory is broken"):
+        check_header(file, tmp_path / "in.tif")
