@@ -1,7 +1,7 @@
-"""Coverage-guided fuzzing of TIFF and PNG checks and of config.json: ``python tests/attack/fuzz.py -max_total_time=600``.
+"""Coverage-guided fuzzing of the checks of TIFF and PNG, and of config.json.
 
-Needs atheris, which no extra brings: ``pip install atheris``. It begins with the seeds of the attack; whatever is not an error of
-ours ends it with a traceback.
+``pip install atheris``, then ``python tests/attack/fuzz.py -max_total_time=600``. It begins with the seeds of the
+attack; whatever is not an error of ours ends it with a traceback.
 """
 
 from __future__ import annotations
