@@ -185,10 +185,9 @@ def check_size(size: Size | None) -> None:
 
 def _with_categories(content: bytes, path: Path) -> Run:
     """Runs an ONNX file with the categories of its layers beside the result."""
-    import onnxruntime
-
     from atd.runtime.onnx import open_session
 
+    onnxruntime = import_extra("onnxruntime", purpose="exporting to ONNX", extra="onnx")
     session = open_session(onnxruntime, with_categories(content), path)
 
     def run(image: Tensor) -> tuple[Tensor, Sequence[Tensor]]:

@@ -82,8 +82,7 @@ def _name_axes(value: Any, names: tuple[str | None, ...]) -> None:
 
 def with_categories(content: bytes) -> bytes:
     """The same file with the categories of every layer as further outputs, in the order of the layers."""
-    import onnx
-
+    onnx: Any = import_extra("onnx", purpose="reading an ONNX file", extra="onnx")
     model = onnx.load_from_string(content)
     for node in model.graph.node:
         if node.op_type == "ArgMax":
