@@ -27,11 +27,20 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True)
 class DriveFile:
-    """A checkpoint in the authors' Google Drive: public folder id, name in it, and the file's own id where known."""
+    """A checkpoint in the authors' Google Drive.
+
+    folder  id of the public folder
+    name    the file's name in it
+    id      the file's own id, where it is known
+    sha256  of the content, where it is known
+    size    in bytes, where it is known
+    """
 
     folder: str
     name: str
     id: str | None = None
+    sha256: str | None = None
+    size: int | None = None
 
     @property
     def folder_url(self) -> str:

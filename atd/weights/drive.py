@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from atd.errors import LoadError
 from atd.registry import DriveFile
 from atd.system import install_hint
+from atd.weights.integrity import file_sha256
 
 INSTALL_HINT = install_hint("drive")
 
@@ -23,7 +24,11 @@ def available() -> bool:
 
 
 def download(file: DriveFile, directory: Path) -> Path:
-    """Download `file` into the existing folder `directory`; without an id of its own it is looked up in its folder."""
+    """Download `file` into the existing folder `directory`; without an id of its own it is looked up in its folder.
+
+    Raises:
+        LoadError: it cannot be had, or is not the file whose size and SHA-256 are known.
+    """
     try:
         gdown = importlib.import_module("gdown")
     except ImportError as error:
@@ -46,7 +51,23 @@ def download(file: DriveFile, directory: Path) -> Path:
         ) from error
     if result is None or not target.is_file():
         raise LoadError(f"Google Drive gave no file for {file.name}; {by_hand}.")
+    _check(target, file)
     return target
+
+
+def _check(target: Path, file: DriveFile) -> None:
+    """Refuse a file that is not the known one; the size is asked first, since it tells a page or a part at once."""
+    size = target.stat().st_size
+    if file.size is not None and size != file.size:
+        raise LoadError(
+            f"Google Drive gave {size} bytes for {file.name}, which has {file.size}: a page instead of the file, a part "
+            f"of it, or another file. Nothing was kept; try again, or see {file.folder_url}."
+        )
+    if file.sha256 is not None and (sha256 := file_sha256(target)) != file.sha256:
+        raise LoadError(
+            f"{file.name} from Google Drive has the SHA-256 {sha256}, expected {file.sha256}: it is another file. "
+            f"Nothing was kept; see {file.folder_url}."
+        )
 
 
 def _find(listing: list | None, file: DriveFile) -> str | None:

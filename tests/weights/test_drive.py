@@ -14,6 +14,8 @@ import atd
 from atd import registry
 from atd.errors import LoadError
 from atd.loading import download
+from atd.registry import DriveFile
+from atd.weights.drive import download as fetch
 
 NAME = "atd_light_sr_x2"
 FOLDER = "1nz0I798GM8HkPYVZCLe8i9LAK31mpYQs"  # the authors' public folder of TPAMI weights
@@ -139,3 +141,30 @@ def test_without_gdown_the_route_says_what_to_install(cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(LoadError, match=r"pip install 'atd-restoration\[drive\]'"):
         download(NAME, "drive")
+
+
+CONTENT = b"not the authors' file"
+SHA256 = "d452b6cecaaa1b236e5c58f6e562f8f703dc61b91a40eb6e7a8f46d2d99b3032"  # by sha256sum
+
+
+@pytest.mark.parametrize(
+    ("known", "sentence"),
+    [
+        ({"size": 21, "sha256": SHA256}, None),
+        ({}, None),
+        ({"size": 22, "sha256": SHA256}, "gave 21 bytes for 003_ATD_SRx4_finetune.pth, which has 22"),
+        ({"size": 21, "sha256": "0" * 64}, f"has the SHA-256 {SHA256}, expected 0000"),
+    ],
+)
+def test_a_file_that_is_not_the_known_one_is_refused(drive, tmp_path, known, sentence):
+    """Size and SHA-256 of the registry, where it has them."""
+    row = registry.get("atd_cvpr_sr_x4").sources.drive
+    assert (row.size, row.sha256[:8]) == (163_803_535, "092bf6aa")
+    (tmp_path / "served").write_bytes(CONTENT)
+    drive.files[row.id] = tmp_path / "served"
+    file = DriveFile(folder=row.folder, name=row.name, id=row.id, **known)
+    if sentence is None:
+        assert fetch(file, tmp_path).read_bytes() == CONTENT
+    else:
+        with pytest.raises(LoadError, match=sentence):
+            fetch(file, tmp_path)
