@@ -60,8 +60,8 @@ def _check(target: Path, file: DriveFile) -> None:
     size = target.stat().st_size
     if file.size is not None and size != file.size:
         raise LoadError(
-            f"Google Drive gave {size} bytes for {file.name}, which has {file.size}: a page instead of the file, a part "
-            f"of it, or another file. Nothing was kept; try again, or see {file.folder_url}."
+            f"Google Drive gave {size} bytes for {file.name}, which has {file.size}: a page instead of the file, "
+            f"a part of it, or another file. Nothing was kept; try again, or see {file.folder_url}."
         )
     if file.sha256 is not None and (sha256 := file_sha256(target)) != file.sha256:
         raise LoadError(
