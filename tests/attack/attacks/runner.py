@@ -40,7 +40,7 @@ class Case(NamedTuple):
 
     name: str
     run: Callable[[], object]
-    seconds: float = 20
+    seconds: float = 60
     """After which it is taken for hung."""
 
 
