@@ -17,7 +17,7 @@ from attacks.runner import REFUSALS, Case, Cases, Wrong
 MOST_RAM = 6_000_000_000
 GREEDY = 1_000_000_000
 """More than this, beyond what an idle process has, is too much for a file that is then refused."""
-SECONDS = 20
+SECONDS = 60
 
 
 def cases(random: Random, folder: Path) -> Cases:
