@@ -157,6 +157,7 @@ def test_other_weights_in_the_cache_are_replaced_on_request(cache, tmp_path, cap
     assert torch.equal(atd.load(NAME).conv_first.weight, expected)
 
 
+@pytest.mark.slow
 def test_convert_to_authors_writes_their_keys_and_spandrel_reads_it(golden, tmp_path, capsys):
     """Strict both ways: their shapes in state_dict_shapes.json, and spandrel's independent network."""
     name = "atd_cvpr_light_sr_x3"
@@ -203,6 +204,7 @@ def test_convert_to_authors_takes_bundled_weights_by_name(cache, tmp_path, capsy
     assert "--to authors" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_params_choose_the_weights_of_a_checkpoint_in_every_command(cache, tmp_path, capsys):
     average, raw = small("ATD", seed=1, category_size=256), small("ATD", seed=2, category_size=256)
     file = tmp_path / "both.pth"

@@ -70,6 +70,7 @@ def test_a_shape_bug_of_one_file_keeps_its_traceback_and_the_others_go_on(networ
     assert "b.png is not an image" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_mistake_of_the_user_is_one_sentence(photos, tmp_path):
     done = command("evaluate", "atd_lite_sr_x4", "--data", photos, cwd=tmp_path)
     assert done.returncode == 2

@@ -17,18 +17,12 @@ from atd.restoration import memory
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
-slow = pytest.mark.slow
-
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measuring the resident set needs Linux")
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "auto"])
 @pytest.mark.parametrize(
-    ("name", "side"),
-    [
-        ("atd_u_tiny_color_dn", 192),
-        pytest.param("atd_light_sr_x4", 256, marks=slow),
-        pytest.param("atd_cvpr_light_sr_x4", 256, marks=slow),
-    ],
+    ("name", "side"), [("atd_u_tiny_color_dn", 192), ("atd_light_sr_x4", 256), ("atd_cvpr_light_sr_x4", 256)]
 )
 def test_a_process_takes_no_more_than_the_estimate(name, side, backend):
     """What a user relies on, in a process of its own. Two threads leave malloc more to keep."""

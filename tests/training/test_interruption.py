@@ -95,6 +95,7 @@ def test_sigterm_saves_and_the_printed_command_goes_on_bit_for_bit(photos, tmp_p
     assert_same_state(state(tmp_path / "whole", whole), state(out, whole))
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_validation_does_not_wait_for_its_end(photos, tmp_path, monkeypatch):
     """The signal comes with the first of four images; the others are not scored, and all is saved."""
     done = []

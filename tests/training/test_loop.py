@@ -280,6 +280,7 @@ def test_photos_are_held_out_where_no_test_set_is_there(photos, tmp_path, monkey
     assert sorted((out / "held_out").iterdir()) == held_out
 
 
+@pytest.mark.slow
 def test_models_on_the_way_are_kept_and_the_best_is_never_the_result(folder, tmp_path):
     """The rate makes the network worse and worse: the best is an early one, the result that of the last iteration."""
     overrides = [*TINY, "iterations=6", "validate_every=2", "keep_every=1", "keep=2", "lr=0.1", "ema=0"]
