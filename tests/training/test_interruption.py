@@ -104,7 +104,7 @@ def test_ctrl_c_during_validation_does_not_wait_for_its_end(photos, tmp_path, mo
     def run(self, model, on_image=None):
         def interrupt(scored):
             done.append(scored.pair.name)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             on_image(scored)
 
         return restore(self, model, interrupt)
@@ -126,11 +126,11 @@ def test_ctrl_c_during_validation_does_not_wait_for_its_end(photos, tmp_path, mo
 def test_a_second_ctrl_c_ends_at_once(caplog):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), watched_signals() as watched:  # noqa: PT012
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert watched.requested
         assert watched.number == signal.SIGINT
         assert "SIGINT: saving after this iteration; once more ends at once" in caplog.text
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         pytest.fail("the second signal was swallowed")
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -139,7 +139,7 @@ def test_signals_that_are_ignored_stay_so_and_threads_change_nothing():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with watched_signals() as watched:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             assert not watched.requested
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
