@@ -92,10 +92,14 @@ class Shape:
         )
 
 
-SHAPES = {
-    "ATD": Shape(216, 4, 16, 256, 512, 16, 432, 16, 5),
-    "ATD-light": Shape(48, 3, 16, 128, 128, 12, 48, 4, 7),
-}
+def shapes_of(name: str) -> list[Shape]:
+    """The kinds of layers of a network of the registry, each once, in the order in which the network has them."""
+    with torch.device("meta"):
+        network = atd.create(name)
+    return list(dict.fromkeys(Shape.of(layer) for layer in network.modules() if isinstance(layer, DictionaryLayer)))
+
+
+SHAPES = {"ATD": shapes_of("atd_sr_x4")[0], "ATD-light": shapes_of("atd_light_sr_x4")[0]}
 
 NETWORKS = {
     "ATD x4": "atd_sr_x4",

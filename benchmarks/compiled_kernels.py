@@ -25,9 +25,8 @@ from typing import Any
 
 import torch
 
-from atd import create, list_models
-from atd.models.layers import DictionaryLayer
-from benchmarks.cases import Shape
+from atd import list_models
+from benchmarks.cases import Shape, shapes_of
 
 SHARED_MEMORY = {75: 64 << 10, 80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10}
 """Bytes that one program may have, by compute capability."""
@@ -169,12 +168,8 @@ def published_shapes() -> dict[str, Shape]:
     """The layers of all networks of the registry, each kind once, by the first network that has it and its width."""
     shapes: dict[Shape, str] = {}
     for name in list_models():
-        with torch.device("meta"):
-            network = create(name)
-        for layer in network.modules():
-            if isinstance(layer, DictionaryLayer):
-                shape = Shape.of(layer)
-                shapes.setdefault(shape, f"{name}:{shape.channels}")
+        for shape in shapes_of(name):
+            shapes.setdefault(shape, f"{name}:{shape.channels}")
     return {name: shape for shape, name in shapes.items()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atd.cli import arguments
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from atd.errors import ExportError, InputError
-    from atd.export import ParityReport, export_onnx, export_program
+    from atd.export import ParityReport, export_onnx, export_program, report_path
 
     kind = args.format or ("pt2" if args.output.suffix == ".pt2" else "onnx")
     try:
@@ -70,12 +69,8 @@ def run(args: argparse.Namespace) -> int:
             print(error.report.table())
         raise
     print(report.table())
-    print(f"{args.output}: as exact as it should be in {report.runtime}; {_report_of(args.output)}")
+    print(f"{args.output}: as exact as it should be in {report.runtime}; {report_path(args.output)}")
     return 0
-
-
-def _report_of(path: Path) -> Path:
-    return path.with_suffix(".report.json")
 
 
 def _size(text: str) -> tuple[int, int]:

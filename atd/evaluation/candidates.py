@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from atd import degrade, loading, ops, registry
 from atd.errors import InputError
+from atd.images import lanczos
 from atd.models import RestorationModel
 from atd.restoration import Tile, TileProgress, restore_tensor
 from atd.restoration.api import load_network
@@ -151,9 +150,7 @@ def _bicubic(x: Tensor, scale: int) -> Tensor:
 
 
 def _lanczos(x: Tensor, scale: int) -> Tensor:
-    size = (x.shape[2] * scale, x.shape[1] * scale)
-    planes = [Image.fromarray(plane.numpy()).resize(size, Image.Resampling.LANCZOS) for plane in x]
-    return torch.as_tensor(np.stack([np.asarray(plane) for plane in planes]), device="cpu")
+    return lanczos(x, x.shape[1] * scale, x.shape[2] * scale)
 
 
 def from_name(name_or_path: str | Path, options: RunOptions) -> Candidate:

@@ -19,7 +19,7 @@ from atd.export.probes import Probe, probes
 from atd.export.program import Size, on_cpu, require_exporting_torch, trace
 from atd.models import RestorationModel
 from atd.runtime.metadata import Metadata
-from atd.runtime.onnx import OnnxNetwork
+from atd.runtime.onnx import OnnxNetwork, open_session
 from atd.system import atomic_write, import_extra
 
 logger = logging.getLogger("atd.export")
@@ -81,7 +81,7 @@ def export_onnx(
     logger.info("comparing it with the network")
     exported = OnnxNetwork(content, path)
     comparisons = compare(on_cpu(network, torch.float32), _with_categories(content, path), probes_for(metadata))
-    return place(path, content, "onnx", exported.runtime, metadata, comparisons)
+    return place(make_report(path, content, "onnx", exported.runtime, metadata, comparisons), path, content)
 
 
 def compare_onnx(model: nn.Module | str | Path, file: str | Path, *, weights: str | Path | None = None) -> ParityReport:
@@ -116,28 +116,25 @@ def load_network(model: nn.Module | str | Path, weights: str | Path | None) -> t
     return network, row.licence if row and weights in (None, "official") else None
 
 
-def place(
-    path: Path,
-    content: bytes,
-    format: str,
-    runtime: str,
-    metadata: Metadata,
-    comparisons: list[Comparison],
-) -> ParityReport:
-    """Write the report, and the file if it keeps the limits.
+def report_path(path: Path) -> Path:
+    """Where the report of a file lies."""
+    return path.with_suffix(".report.json")
+
+
+def place(report: ParityReport, path: Path, content: bytes) -> ParityReport:
+    """Write the report, and the file if it keeps the limits; gives the report.
 
     Raises:
         ExportError: it does not; `report` has the comparisons.
     """
-    report = make_report(path, content, format, runtime, metadata, comparisons)
     path.parent.mkdir(parents=True, exist_ok=True)
-    report_path = path.with_suffix(".report.json")
-    with atomic_write(report_path) as temporary:
+    with atomic_write(report_path(path)) as temporary:
         report.write(temporary)
     if not report.passed:
         more = f" and {len(report.failures) - 1} more" if len(report.failures) > 1 else ""
         raise ExportError(
-            f"{path} was not written: it differs from the network, {report.failures[0]}{more} ({report_path})", report
+            f"{path} was not written: it differs from the network, {report.failures[0]}{more} ({report_path(path)})",
+            report,
         )
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
@@ -185,8 +182,6 @@ def check_size(size: Size | None) -> None:
 
 def _with_categories(content: bytes, path: Path) -> Run:
     """Runs an ONNX file with the categories of its layers beside the result."""
-    from atd.runtime.onnx import open_session
-
     onnxruntime = import_extra("onnxruntime", purpose="exporting to ONNX", extra="onnx")
     session = open_session(onnxruntime, with_categories(content), path)
 

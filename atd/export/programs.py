@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from atd.errors import ExportError
-from atd.export.api import check_ending, check_size, load_network, place, probes_for
+from atd.export.api import check_ending, check_size, load_network, make_report, place, probes_for
 from atd.export.describe import describe
 from atd.export.parity import ParityReport, compare
 from atd.export.program import Size, on_cpu, require_exporting_torch, trace
@@ -63,7 +63,8 @@ def export_program(
         logger.info("comparing it with the network")
         results = iter(_run_elsewhere(file, [probe.image for probe in probes]))
         comparisons = compare(single, lambda image: (next(results), None), probes)
-        return place(path, file.read_bytes(), "pt2", f"torch {torch.__version__}", metadata, comparisons)
+        content = file.read_bytes()
+    return place(make_report(path, content, "pt2", f"torch {torch.__version__}", metadata, comparisons), path, content)
 
 
 def _run_elsewhere(file: Path, images: Sequence[Tensor]) -> list[Tensor]:

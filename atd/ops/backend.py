@@ -20,7 +20,7 @@ import torch
 
 from atd.errors import BackendError, InputError
 from atd.ops.native.library import can_use_native
-from atd.ops.tracing import is_exporting
+from atd.ops.tracing import is_exporting, is_traced
 from atd.system.backends import BACKENDS, Backend
 
 Result = TypeVar("Result")
@@ -200,8 +200,7 @@ def is_plain_inference(tensor: torch.Tensor) -> bool:
         tensor.device.type == "cpu"
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        and not is_traced()
         and type(tensor) in (torch.Tensor, torch.nn.Parameter)
     )
 

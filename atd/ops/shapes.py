@@ -9,9 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-def _traced() -> bool:
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+from atd.ops.tracing import is_traced
 
 
 def check_heads(qkv: Tensor, num_heads: int) -> None:
@@ -20,7 +18,7 @@ def check_heads(qkv: Tensor, num_heads: int) -> None:
     Raises:
         ValueError: it is not so.
     """
-    if _traced():
+    if is_traced():
         return
     if qkv.ndim != 3 or qkv.shape[2] % (3 * num_heads):
         raise ValueError(
@@ -37,7 +35,7 @@ def check_window(
         ValueError: they do not fit together.
     """
     check_heads(qkv, num_heads)
-    if _traced():
+    if is_traced():
         return
     height, width = grid
     if qkv.shape[1] != height * width:
@@ -60,7 +58,7 @@ def check_order(qkv: Tensor, order: Tensor, inverse: Tensor, group_size: int) ->
     Raises:
         ValueError: order or inverse are not (b, n) int64, or there are no tokens in a group.
     """
-    if _traced():
+    if is_traced():
         return
     for name, index in (("order", order), ("inverse", inverse)):
         if index.shape != qkv.shape[:2] or index.dtype != torch.int64:
@@ -77,7 +75,7 @@ def check_dictionary(query: Tensor, key: Tensor, value: Tensor, logit_scale: Ten
     Raises:
         ValueError: they do not fit together.
     """
-    if _traced():
+    if is_traced():
         return
     shapes = [tuple(tensor.shape) for tensor in (query, key, value)]
     if (
@@ -106,7 +104,7 @@ def check_feedforward(
     Raises:
         ValueError: they do not fit together.
     """
-    if _traced():
+    if is_traced():
         return
     if hidden.ndim != 3 or hidden.shape[1] != grid[0] * grid[1]:
         raise ValueError(f"hidden is {tuple(hidden.shape)}; expected (b, h·w, E) for a grid of {grid[0]}x{grid[1]}")
@@ -134,7 +132,7 @@ def check_category(category: Tensor, num_categories: int) -> None:
     Raises:
         ValueError: the categories are no integers in rows, or are too many for the keys that are sorted.
     """
-    if _traced():
+    if is_traced():
         return
     if category.ndim != 2 or category.is_floating_point() or category.dtype == torch.bool:
         raise ValueError(f"category is {category.dtype} of {tuple(category.shape)}; expected integers of (b, n)")

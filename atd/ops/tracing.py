@@ -1,4 +1,4 @@
-"""What a program that torch.export makes of a network needs, where an image at hand does not."""
+"""Whether a program is being made of an op, and what a program needs where an image at hand does not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ def is_exporting() -> bool:
     # Not torch.compiler.is_exporting(): torch.compile of some releases (2.7, 2.11) takes it for True. Strict exports of
     # 2.7 leave this one alone; there a card's owner says `with atd.ops.use("torch")`.
     return bool(torch.compiler._is_exporting_flag)  # pyright: ignore[reportPrivateUsage]
+
+
+def is_traced() -> bool:
+    """Whether a program is being made of what runs now, by torch.compile, torch.export or torch.jit."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
 def fixed_layout(tensor: Tensor) -> Tensor:

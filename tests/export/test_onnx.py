@@ -112,7 +112,7 @@ def test_a_file_of_other_weights_fails_the_comparison(exported):
     assert sum(row.flipped for row in report.comparisons) > 0
     target = exported.path.with_name("other.onnx")
     with pytest.raises(ExportError, match="was not written: it differs from the network") as caught:
-        place(target, b"", "onnx", report.runtime, report.metadata, report.comparisons)
+        place(report, target, b"")
     assert caught.value.report.failures
     assert not target.exists()
     assert json.loads(target.with_suffix(".report.json").read_text())["passed"] is False
