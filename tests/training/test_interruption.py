@@ -95,7 +95,16 @@ def test_sigterm_saves_and_the_printed_command_goes_on_bit_for_bit(photos, tmp_p
     assert_same_state(state(tmp_path / "whole", whole), state(out, whole))
 
 
+@pytest.fixture
+def heeded_ctrl_c():
+    """SIGINT as a terminal's program has it: a shell's background job ignores it, and so does what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("heeded_ctrl_c")
 def test_ctrl_c_during_validation_does_not_wait_for_its_end(photos, tmp_path, monkeypatch):
     """The signal comes with the first of four images; the others are not scored, and all is saved."""
     done = []
@@ -123,6 +132,7 @@ def test_ctrl_c_during_validation_does_not_wait_for_its_end(photos, tmp_path, mo
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+@pytest.mark.usefixtures("heeded_ctrl_c")
 def test_a_second_ctrl_c_ends_at_once(caplog):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), watched_signals() as watched:  # noqa: PT012
