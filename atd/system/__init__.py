@@ -6,6 +6,7 @@ from atd.system.dtypes import as_dtype
 from atd.system.extras import import_extra, install_hint, missing_extra
 from atd.system.files import atomic_write, check_exists, disk_error, expand_user, ignores_case, naming
 from atd.system.locks import exclusive_file
+from atd.system.narrowing import is_list, is_mapping
 from atd.system.warnings import warn_caller
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "ignores_case",
     "import_extra",
     "install_hint",
+    "is_list",
+    "is_mapping",
     "missing_extra",
     "named_device",
     "naming",

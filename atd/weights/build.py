@@ -15,7 +15,7 @@ from atd.registry import ModelInfo
 from atd.system import as_dtype, named_device
 from atd.weights import hub
 from atd.weights.card import model_card
-from atd.weights.description import check_config
+from atd.weights.description import check_config, whole_number
 from atd.weights.detection import INDEX_BUFFER, detect
 from atd.weights.format import Params, WeightFile, read_weights
 from atd.weights.integrity import record_file
@@ -229,5 +229,6 @@ def _label(weight_file: WeightFile) -> str:
             # The networks of one size differ in their weights alone.
             unique = registry.get(name).scale > 1
             return f"the weights of {name}" if unique else f"weights of {architecture} as in {name}"
-    scale = f" ×{config['upscale']}" if config.get("upscale", 1) > 1 else ""
+    upscale = whole_number(config, "upscale", 1)
+    scale = f" ×{upscale}" if upscale > 1 else ""
     return f"weights of {architecture}{scale} with embed_dim {config['embed_dim']}"

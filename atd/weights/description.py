@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from atd.errors import LoadError
+from atd.system import is_list
 
 MAX_LAYERS = 1_000
 """Layers in all blocks together; the largest published network has 36."""
@@ -37,7 +38,7 @@ def _number(low: float, high: float) -> Check:
 
 def _list_of(item: Check) -> Check:
     def check(value: object) -> str | None:
-        if not isinstance(value, list | tuple) or not 1 <= len(value) <= MAX_LAYERS:
+        if not is_list(value) or not 1 <= len(value) <= MAX_LAYERS:
             return "a list"
         return next((f"a list, each entry {fault}" for entry in value if (fault := item(entry))), None)
 
@@ -48,7 +49,7 @@ def _one_or_list(item: Check) -> Check:
     """ATD-U has one value for each level where ATD has a single one."""
 
     def check(value: object) -> str | None:
-        return _list_of(item)(value) if isinstance(value, list | tuple) else item(value)
+        return _list_of(item)(value) if is_list(value) else item(value)
 
     return check
 
@@ -104,19 +105,27 @@ def check_config(config: Mapping[str, object], tensors: int, source: str) -> Non
             raise LoadError(f"{source} does not describe a network: {keyword} is {_short(value)}, expected {expected}.")
     if isinstance(config.get("window_size"), int):
         for keyword in _BY_LEVEL:
-            if isinstance(value := config.get(keyword), list | tuple):
+            if is_list(value := config.get(keyword)):
                 raise LoadError(
                     f"{source} does not describe a network: {keyword} is {_short(value)}, expected a single value, as "
                     "window_size has."
                 )
     depths = config.get("depths")
-    if isinstance(depths, list | tuple):
-        layers = sum(depths)
+    if is_list(depths):
+        layers = sum(depth for depth in depths if isinstance(depth, int))  # nothing else passed the check above
         if layers > min(MAX_LAYERS, tensors):
             raise LoadError(
                 f"{source} describes {layers} layers, but the file holds {tensors} tensors, and at most {MAX_LAYERS} "
                 "layers are taken."
             )
+
+
+def whole_number(config: Mapping[str, object], keyword: str, default: int) -> int:
+    """The whole number that `keyword` has in `config`, or `default`; `LoadError` when it has something else."""
+    value = config.get(keyword, default)
+    if not isinstance(value, int):
+        raise LoadError(f"{keyword} is {_short(value)}, expected a whole number.")
+    return value
 
 
 def _short(value: object) -> str:

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from atd.errors import LoadError
 INDEX_BUFFER = "relative_position_index_SA"
 
 
-def detect(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
+def detect(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, object]]:
     """The network that `state_dict` belongs to: architecture ("ATD", "ATDU", "ATDCVPR" or "ATDReal") and keywords.
 
     `category_size` and `img_range` leave no trace in a checkpoint: the published category sizes are assumed (128 for
@@ -44,7 +43,7 @@ def detect(state_dict: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
     )
 
 
-def _atd_config(sd: Mapping[str, Tensor]) -> dict[str, Any]:
+def _atd_config(sd: Mapping[str, Tensor]) -> dict[str, object]:
     depths = _depths(sd, r"layers\.(\d+)\.residual_group\.layers\.(\d+)\.")
     first = "layers.0.residual_group.layers.0."
     embed_dim, in_chans = sd["conv_first.weight"].shape[:2]
@@ -69,11 +68,11 @@ def _atd_config(sd: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _atd_real_config(sd: Mapping[str, Tensor]) -> dict[str, Any]:
+def _atd_real_config(sd: Mapping[str, Tensor]) -> dict[str, object]:
     return _atd_config(sd) | {"category_size": 128}
 
 
-def _atd_u_config(sd: Mapping[str, Tensor]) -> dict[str, Any]:
+def _atd_u_config(sd: Mapping[str, Tensor]) -> dict[str, object]:
     encoders = _depths(sd, r"encoders\.(\d+)\.block\.layers\.(\d+)\.")
     blocks = [f"encoders.{level}.block." for level in range(len(encoders))] + ["middle_blks.block."]
     embed_dim, in_chans = sd["conv_first.weight"].shape[:2]

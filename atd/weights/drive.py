@@ -6,7 +6,9 @@ Written against gdown's documented interface (5.2 to 6.5); the route could not b
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from atd.errors import LoadError
 from atd.registry import DriveFile
@@ -16,10 +18,17 @@ from atd.weights.integrity import file_sha256
 INSTALL_HINT = install_hint("drive")
 
 
+class _ListedFile(Protocol):
+    """A file in gdown's listing of a folder."""
+
+    id: str | None
+    path: str
+
+
 def available() -> bool:
     """Whether gdown is installed."""
     if "gdown" in sys.modules:
-        return sys.modules["gdown"] is not None
+        return sys.modules.get("gdown") is not None  # None stands for a module that must not be imported
     return importlib.util.find_spec("gdown") is not None
 
 
@@ -70,5 +79,5 @@ def _check(target: Path, file: DriveFile) -> None:
         )
 
 
-def _find(listing: list | None, file: DriveFile) -> str | None:
+def _find(listing: Iterable[_ListedFile] | None, file: DriveFile) -> str | None:
     return next((entry.id for entry in listing or [] if PurePosixPath(entry.path).name == file.name), None)

@@ -8,16 +8,17 @@ import json
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Protocol, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from atd.errors import LoadError
+from atd.system import is_mapping
 from atd.tasks import KEYS, UNKNOWN
 from atd.weights.detection import detect
 from atd.weights.hub import CONFIG_FILE, WEIGHTS_FILE
@@ -36,6 +37,23 @@ _MOST_WRAPPERS = 8
 _PREFIXES = ("module.", "_orig_mod.")  # DataParallel and torch.compile
 
 
+class Description(TypedDict):
+    """What our files say of the network they hold, in config.json and in the header of the weights."""
+
+    architecture: str
+    config: dict[str, object]
+    name: str | None
+    task: str | None
+
+
+class _SafetensorsFile(Protocol):
+    """The open file of safetensors, which leaves its types to be guessed."""
+
+    def metadata(self) -> dict[str, str] | None: ...
+    def keys(self) -> list[str]: ...
+    def get_tensor(self, name: str, /) -> Tensor: ...
+
+
 @dataclass
 class WeightFile:
     """The content of a weight file: tensors under the authors' keys, and the network that they belong to."""
@@ -43,7 +61,7 @@ class WeightFile:
     path: Path
     state_dict: dict[str, Tensor]
     architecture: str
-    config: dict[str, Any]
+    config: dict[str, object]
     name: str | None = None
     task: str | None = None
     described: bool = False
@@ -101,9 +119,9 @@ def _weight_file(path: Path) -> Path:
     return path
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Description | None]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with cast("AbstractContextManager[_SafetensorsFile]", safe_open(path, framework="pt")) as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError) as error:
@@ -113,23 +131,25 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
     return tensors, description or parse_description(header.get("atd", "null"), path)
 
 
-def parse_description(text: str | bytes, path: Path) -> dict[str, Any] | None:
+def parse_description(text: str | bytes, path: Path) -> Description | None:
     """The four entries of our description, JSON in UTF-8; None for another program's config.json."""
     try:
-        value = json.loads(text)
+        value: object = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise LoadError(f"{path} is not valid JSON ({error}).") from error
-    if not (isinstance(value, Mapping) and isinstance(value.get("architecture"), str)):
+    if not is_mapping(value):
         return None
-    if not isinstance(value.get("config"), Mapping):
+    architecture, config = value.get("architecture"), value.get("config")
+    if not isinstance(architecture, str) or not is_mapping(config):
         return None
     name, task = value.get("name"), value.get("task")
-    if not isinstance(name, str | None) or task not in (None, UNKNOWN, *KEYS):
+    if not isinstance(name, str | None) or not isinstance(task, str | None) or task not in (None, UNKNOWN, *KEYS):
         raise LoadError(f"{path} gives a name or a task that cannot be: {name!r}, {task!r}.")
-    return {"architecture": value["architecture"], "config": dict(value["config"]), "name": name, "task": task}
+    keywords = {str(key): entry for key, entry in config.items()}
+    return {"architecture": architecture, "config": keywords, "name": name, "task": task}
 
 
-def _read_pickle(path: Path) -> Any:
+def _read_pickle(path: Path) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -147,25 +167,25 @@ def _read_pickle(path: Path) -> Any:
         raise LoadError(f"{path} is truncated or damaged ({reason}); get the file anew.") from error
 
 
-def _unwrap(content: Any, path: Path, params: Params) -> dict[str, Tensor]:
+def _unwrap(content: object, path: Path, params: Params) -> dict[str, Tensor]:
     """The innermost {key: tensor}, without the wrappers and prefixes that training programs add."""
     wrappers = _WRAPPERS[params]
-    if params == "ema" and not (isinstance(content, Mapping) and wrappers[0] in content):
+    if params == "ema" and not (is_mapping(content) and wrappers[0] in content):
         raise LoadError(f'{path} holds no averaged weights under the key {wrappers[0]!r}: leave out params="ema".')
-    if params == "raw" and isinstance(content, Mapping) and "params_ema" in content and "params" not in content:
+    if params == "raw" and is_mapping(content) and "params_ema" in content and "params" not in content:
         raise LoadError(f'{path} holds averaged weights alone: leave out params="raw".')
     for _ in range(_MOST_WRAPPERS):
-        wrapper = next((name for name in wrappers if isinstance(content, Mapping) and name in content), None)
-        if wrapper is None:
+        wrapper = next((name for name in wrappers if name in content), None) if is_mapping(content) else None
+        if not is_mapping(content) or wrapper is None:
             break
         content = content[wrapper]
-    if not isinstance(content, Mapping) or not content:
+    if not is_mapping(content) or not content:
         raise LoadError(f"{path} holds no state dict; expected a mapping of parameter names to tensors.")
-    strangers = [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
-    if strangers:
+    state_dict = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if len(state_dict) < len(content):
+        strangers = [key for key in content if key not in state_dict]
         some = ", ".join(str(key)[:80] for key in strangers[:5])
         raise LoadError(f"{path} holds no state dict; these entries are not tensors under a name: {some}.")
-    state_dict = dict(content)
     for prefix in _PREFIXES:
         if all(key.startswith(prefix) for key in state_dict):
             state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items()}

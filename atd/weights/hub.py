@@ -130,7 +130,8 @@ def _cached(repository: str, revision: str, filename: str) -> object:
 
 
 def _download(repository: str, revision: str, filename: str) -> Path:
-    from huggingface_hub import hf_hub_download
+    # Its annotations do not say what a dict of theirs holds.
+    from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
     from huggingface_hub.errors import (
         EntryNotFoundError,
         LocalEntryNotFoundError,

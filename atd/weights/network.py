@@ -1,16 +1,17 @@
 """What the weights room asks of a network, without knowing any."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class StorableNetwork(Protocol):
     """What saving, loading and describing a network ask of it; `atd.models.RestorationModel` is one."""
 
     architecture: ClassVar[str]
-    config: dict[str, Any]
+    config: dict[str, object]
     name: str | None
     task: str
     scale: int
@@ -20,11 +21,11 @@ class StorableNetwork(Protocol):
         """All trainable tensors."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Tensor]:
         """All tensors by the authors' keys."""
         ...
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> object:
         """Take over tensors."""
         ...
 
@@ -32,6 +33,6 @@ class StorableNetwork(Protocol):
         """Switch to evaluation mode."""
         ...
 
-    def to(self, *, device: Any) -> Self:
+    def to(self, *, device: torch.device | str | None) -> Self:
         """Move to a device."""
         ...

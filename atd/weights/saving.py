@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save as serialize
@@ -16,7 +15,7 @@ from atd.errors import InputError
 from atd.system import atomic_write
 from atd.weights.card import CARD_MARK, model_card
 from atd.weights.detection import INDEX_BUFFER
-from atd.weights.format import parse_description
+from atd.weights.format import Description, parse_description
 from atd.weights.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from atd.weights.network import StorableNetwork
 
@@ -54,7 +53,7 @@ def write_weights(model: StorableNetwork, directory: Path, card: str | None = No
 
 def write_bundled(model: StorableNetwork, path: Path) -> Path:
     """Write a file as the wheel carries it: float16, without the index buffers; `ValueError` when a value overflows."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in _tensors(model).items():
         if not key.endswith(INDEX_BUFFER):
             tensors[key] = value.to(torch.float16)
@@ -91,7 +90,7 @@ def _tensors(model: StorableNetwork) -> dict[str, Tensor]:
     return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
 
 
-def _describe(model: StorableNetwork) -> dict[str, Any]:
+def _describe(model: StorableNetwork) -> Description:
     return {"architecture": model.architecture, "name": model.name, "task": model.task, "config": model.config}
 
 
@@ -102,7 +101,7 @@ def _is_ours(config_file: Path) -> bool:
         return False
 
 
-def _safetensors(tensors: dict[str, Tensor], description: dict[str, Any]) -> bytes:
+def _safetensors(tensors: dict[str, Tensor], description: Description) -> bytes:
     """The content of a safetensors file that says what it holds; equal arguments give equal bytes."""
     data = serialize(tensors, metadata={"format": "pt", "atd": json.dumps(description)})
     # safetensors writes its metadata in any order; only their order within the header is changed here.

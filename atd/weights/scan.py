@@ -10,6 +10,7 @@ from pathlib import Path
 from atd import registry
 from atd.errors import LoadError
 from atd.tasks import RealWorld, SuperResolution
+from atd.weights.description import whole_number
 from atd.weights.detection import INDEX_BUFFER, detect
 from atd.weights.format import SUFFIXES, WeightFile, read_weights
 from atd.weights.integrity import file_sha256
@@ -85,8 +86,8 @@ def _described(path: Path, weight_file: WeightFile, sha256: str) -> ScannedFile:
     detected, shapes = detect(weight_file.state_dict)
     if detected != architecture:
         raise LoadError(f"{path} says that it holds {architecture}, and its tensors are those of {detected}.")
-    scale = int(shapes.get("upscale", 1))
-    if scale != int(config.get("upscale", 1)):
+    scale = whole_number(shapes, "upscale", 1)
+    if scale != whole_number(config, "upscale", 1):
         raise LoadError(f"{path} says that it enlarges {config.get('upscale')} times, and its tensors {scale} times.")
     named = weight_file.name or _only_name(architecture, config)
     row = registry.find(named)
@@ -99,7 +100,7 @@ def _described(path: Path, weight_file: WeightFile, sha256: str) -> ScannedFile:
         name=named,
         task=task,
         scale=scale,
-        in_channels=shapes["in_chans"],
+        in_channels=whole_number(shapes, "in_chans", 3),
         parameters=sum(
             tensor.numel() for key, tensor in weight_file.state_dict.items() if not key.endswith(INDEX_BUFFER)
         ),

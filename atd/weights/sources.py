@@ -134,7 +134,7 @@ def _official(info: ModelInfo, revision: str | None, local_files_only: bool, pla
         check_file(placed)
         return placed
     pinned = hub.official_repository(info, revision)
-    failures = []
+    failures: list[str] = []
     if pinned:
         try:
             return hub.official_file(info, *pinned, local_files_only=local_files_only)
@@ -162,7 +162,7 @@ def _not_here(info: ModelInfo, no_requests: bool) -> str:
 
 def _ways(info: ModelInfo) -> list[str]:
     """One sentence for each way to weights, in the order in which they are worth trying."""
-    ways = []
+    ways: list[str] = []
     if file := info.sources.drive:
         if not drive.available():
             ways.append(f"To fetch them from the authors' Google Drive: {drive.INSTALL_HINT}")
