@@ -3,6 +3,8 @@
 Images are NumPy arrays of shape (H, W) or (H, W, C). An argument that is not one of those described is an `InputError`.
 """
 
+from __future__ import annotations
+
 import io
 import math
 from functools import cache
@@ -13,36 +15,12 @@ from PIL import Image
 
 from atd.errors import InputError
 from atd.metrics import to_y
-from atd.tasks import Denoising, SuperResolution, Task
 
 Border = Literal["edge", "symmetric"]
 """What lies beyond the border of an image that is resized: its last pixel, repeated, or its mirror image."""
 
 RandomSource = np.random.Generator | np.random.RandomState
 """Where noise is drawn from."""
-
-
-def for_task(
-    clean: np.ndarray, task: Task, generator: RandomSource | None = None, *, border: Border = "edge"
-) -> np.ndarray:
-    """The degraded image from which a network for `task` restores `clean`.
-
-    Args:
-        clean: uint8, (H, W) or (H, W, C); for super-resolution H and W are multiples of the scale.
-        task: what is degraded, and how strongly; its sigma or quality must be given.
-        generator: where noise is drawn from; None is the published test protocol (see `add_noise`).
-        border: for super-resolution (see `bicubic_downscale`).
-
-    Returns:
-        float32 in [0, 1] and beyond for denoising; uint8 for the others, (H // scale, W // scale[, C]).
-    """
-    if isinstance(task, SuperResolution):
-        return bicubic_downscale(clean, task.scale, border)
-    if task.level is None:
-        raise InputError(f"{task.label}, has no one strength to degrade an image with: give sigma or quality")
-    if isinstance(task, Denoising):
-        return add_noise(clean, task.level, generator)
-    return jpeg(clean, int(task.level))
 
 
 def crop_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:
