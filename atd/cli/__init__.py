@@ -22,6 +22,7 @@ COMMANDS = (
     "compare",
     "train",
     "prepare",
+    "degrade",
     "completion",
 )
 

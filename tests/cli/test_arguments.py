@@ -82,7 +82,7 @@ def test_how_a_network_runs_is_said_alike_wherever_one_runs(command, flag):
 
 
 def test_every_command_that_writes_takes_output():
-    for name in ("restore", "convert", "evaluate", "compare", "train", "prepare sr", "prepare dfwb"):
+    for name in ("restore", "convert", "evaluate", "compare", "train", "prepare sr", "prepare dfwb", "degrade"):
         (action,) = [action for action in COMMANDS[f"atd {name}"].options if "--output" in action.option_strings]
         assert action.option_strings == ["-o", "--output"]
         assert action.type is Path
@@ -164,6 +164,7 @@ def test_quiet_verbose_and_traceback_are_taken_by_every_command_and_before_it():
         "restore": "-i a -o b", "convert": "a", "download": "a", "export": "a -o b", "evaluate": "a --data d",
         "compare": "a b --data d",
         "prepare sr": "-i a -o b --name n", "prepare dfwb": "-i a -o b", "completion": "bash",
+        "degrade": "-i a -o b",
     }  # fmt: skip
     for name in COMMANDS:
         name = name.removeprefix("atd ")

@@ -218,6 +218,12 @@ def test_an_event_of_a_command_reaches_stderr_and_quiet_keeps_warnings(photos, t
         "train laptop_x4 --data photos -o run --set nothing=1",
         "prepare sr -i nowhere -o pieces --name n",
         "prepare sr -i photos -o pieces --name n --scale 7",
+        "degrade -i nowhere -o pairs",
+        "degrade -i photos -o pairs --task denoise",
+        "degrade -i photos -o pairs --task real --sigma 25",
+        "degrade -i photos -o pairs --scale 0",
+        "degrade -i photos -o pairs --webp 2",
+        "degrade -i photos -o pairs --contact-sheet sheet.gif",
     ],
 )
 def test_every_mistake_is_one_sentence_and_status_2(line, network, photos, cache, capsys, monkeypatch):
