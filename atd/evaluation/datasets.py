@@ -46,6 +46,8 @@ _CLEAN_LAYOUTS = {
     Denoising: ("denoise/{set}", "ColorDN/{set}HQ", "GrayDN/{set}"),
     JpegArtefacts: ("jpeg/{set}", "CAR/{set}/{set}_HQ"),
 }
+# As `atd degrade` writes pairs; without degraded files, the faults of photos are drawn for the references.
+_REAL_LAYOUTS = (("{set}/HR", "{set}/LQ"), ("sr/{set}/HR", None), ("denoise/{set}", None), ("{set}", None))
 # Urban100 is a set of every task, but lies with the super-resolution sets, or with the colour denoising sets.
 _CLEAN_FALLBACKS = ("{set}/HR", "sr/{set}/HR", "ColorDN/{set}HQ", "{set}")
 
@@ -167,7 +169,9 @@ def _spellings(name: str) -> Iterator[str]:
 def _layouts(task: Task) -> Iterator[tuple[str, str | None]]:
     if isinstance(task, SuperResolution):
         yield from _SR_LAYOUTS
-    elif not isinstance(task, RealWorld):
+    elif isinstance(task, RealWorld):
+        yield from _REAL_LAYOUTS
+    else:
         yield from ((pattern, None) for pattern in (*_CLEAN_LAYOUTS[type(task)], *_CLEAN_FALLBACKS))
 
 

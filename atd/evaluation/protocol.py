@@ -23,7 +23,7 @@ from atd.errors import ImageError, InputError
 from atd.evaluation.datasets import ImagePair
 from atd.images import read_image
 from atd.images.gray import GRAY_FROM_COLOUR, GrayFromColour, opencv_gray, rounded_gray
-from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task
+from atd.tasks import Denoising, JpegArtefacts, RealWorld, SuperResolution, Task
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Protocol:
         gray_from_colour: GrayFromColour = "standard",
     ) -> Protocol:
         """The papers' rules for `task`; `channel` and `crop` depart from them."""
-        enlarging = isinstance(task, SuperResolution)
+        enlarging = isinstance(task, SuperResolution | RealWorld)
         usual: metrics.Channel = "gray" if gray else "y" if enlarging else "rgb"
         left_out = (task.scale if enlarging else 0) if crop is None else crop
         return cls(task, channel or usual, left_out, border, gray_from_colour)

@@ -21,12 +21,27 @@ from atd.errors import ImageError, InputError, RecipeError
 from atd.images import files
 from atd.images.gray import GrayFromColour, opencv_gray, rounded_gray
 from atd.models import RestorationModel
-from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task, make_task
+from atd.tasks import Denoising, JpegArtefacts, RealWorld, SuperResolution, Task, make_task
 from atd.training.interruption import leave_signals_to_the_main_process
 from atd.training.recipes import Recipe, Stage
 
 HELD_OUT_LEAST = 64
 """Pixels of the shorter side of an image that may be held out: smaller ones cannot be scored."""
+
+
+@dataclass(frozen=True)
+class PhotoFaults:
+    """How the input of a network for real photos is made.
+
+    faults   what can happen to a photo, and how likely it is
+    context  pixels of the clean image around a patch that are degraded with it, as far as the image reaches; so a patch
+             has no border but that of its image
+    sharpen  the clean image is sharpened first
+    """
+
+    faults: degrade.RealWorld
+    context: int
+    sharpen: bool
 
 
 @dataclass(frozen=True)
@@ -36,15 +51,17 @@ class Degradation:
     task    what the network undoes, whatever its strength
     levels  lower and upper end, both included, of its sigma or its quality; nothing for super-resolution
     choice  the levels are these and none between them
+    photos  for the task of real photos: what is drawn for each patch
     """
 
     task: Task
     levels: tuple[float, ...] = (0,)
     choice: bool = False
+    photos: PhotoFaults | None = None
 
     def draw(self, rng: np.random.Generator) -> Task:
         """The task at one of the levels, all of them equally likely."""
-        if self.choice and not isinstance(self.task, SuperResolution):
+        if self.choice and not isinstance(self.task, SuperResolution | RealWorld):
             level = self.levels[int(rng.integers(len(self.levels)))]
             return Denoising(level) if isinstance(self.task, Denoising) else JpegArtefacts(int(level))
         low, high = self.levels[0], self.levels[-1]
@@ -64,10 +81,13 @@ def degradation_of(recipe: Recipe, model: RestorationModel) -> Degradation:
     if recipe.task.key != model.task:
         raise RecipeError(
             f"recipe {recipe.id} trains {recipe.task.key}, but {recipe.model} is a network for {model.task}: "
-            "set sigma for denoising, quality for JPEG artefact removal, neither for super-resolution"
+            "set sigma for denoising, quality for JPEG artefacts, real=true for photos, none for super-resolution"
         )
     levels = recipe.sigma or recipe.quality or (0,)
-    return Degradation(make_task(recipe.task.key, scale=model.scale), levels, recipe.levels == "choice")
+    photos = None
+    if recipe.real:
+        photos = PhotoFaults(degrade.RealWorld(webp=recipe.webp), recipe.context, recipe.sharpen)
+    return Degradation(make_task(recipe.task.key, scale=model.scale), levels, recipe.levels == "choice", photos)
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -219,12 +239,32 @@ class ImageSource:
             return target, lr[top : top + patch, left : left + patch]
         return target, _downscale_patch(clean, top, left, patch, scale)
 
+    def region(
+        self, index: int, rng: np.random.Generator, patch: int, context: int
+    ) -> tuple[np.ndarray, tuple[int, int]]:
+        """A random clean patch of `patch·scale` pixels a side with its surroundings.
+
+        These are `context` pixels wide, rounded down to LR pixels, and end with the image.
+
+        Returns:
+            The pixels, and the LR pixels above the patch and to its left.
+        """
+        clean, _ = self._cache[index] if self.cached else self._load(index)
+        scale = self.degradation.task.scale
+        clean = pad(clean, patch * scale)
+        rows, columns = clean.shape[0] // scale, clean.shape[1] // scale
+        top, left = int(rng.integers(rows - patch + 1)), int(rng.integers(columns - patch + 1))
+        first_row, first_column = max(top - context // scale, 0), max(left - context // scale, 0)
+        end_row, end_column = top + patch + context // scale, left + patch + context // scale
+        pixels = clean[first_row * scale : end_row * scale, first_column * scale : end_column * scale]
+        return pixels, (top - first_row, left - first_column)
+
     def _load(self, index: int, whole_lr: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
         clean = read_pixels(self.images[index], self.channels, self.gray_from_colour)
         task = self.degradation.task
+        clean = degrade.crop_to_multiple(clean, task.scale)
         if not isinstance(task, SuperResolution):
             return clean, None
-        clean = degrade.crop_to_multiple(clean, task.scale)
         if self.lr_images is not None:
             return clean, read_pixels(self.lr_images[index], self.channels, self.gray_from_colour)
         return clean, degrade.bicubic_downscale(clean, task.scale) if whole_lr else None
@@ -337,6 +377,8 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.source))
         rng = np.random.default_rng([self.seed, 1, sample])
+        if photos := self.source.degradation.photos:
+            return self._photo(sample, int(self._order[1][position]), rng, photos)
         target, lr = self.source.crop(int(self._order[1][position]), rng, self.patch)
         symmetry = int(rng.integers(8))
         target = _turn(target, symmetry)
@@ -348,6 +390,26 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         degraded = degrade.for_task(target, self.source.degradation.draw(rng), rng)
         shape = (self.patch, self.patch, self.source.channels)
         return _to_tensor(np.broadcast_to(degraded, shape)), _to_tensor(np.broadcast_to(target, shape))
+
+    def _photo(
+        self, sample: int, index: int, rng: np.random.Generator, photos: PhotoFaults
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A patch with the faults of a photo. Both are cut from what surrounds them when all is done, then turned."""
+        pixels, (top, left) = self.source.region(index, rng, self.patch, photos.context)
+        clean = _to_tensor(pixels)[None]
+        if photos.sharpen:
+            clean = degrade.sharpen(clean)
+        scale, side = self.source.degradation.task.scale, self.patch
+        draw = photos.faults.draw(np.random.default_rng([self.seed, 3, sample]))
+        low = degrade.degrade_batch(clean, [draw], scale)[0, :, top : top + side, left : left + side]
+        high = clean[0, :, top * scale : (top + side) * scale, left * scale : (left + side) * scale]
+        symmetry = int(rng.integers(8))
+        return _turn_tensor(low, symmetry), _turn_tensor(high, symmetry)
+
+
+def _turn_tensor(image: torch.Tensor, symmetry: int) -> torch.Tensor:
+    """As `_turn`, of (c, h, w)."""
+    return torch.from_numpy(_turn(image.movedim(0, 2).numpy(), symmetry)).movedim(2, 0).contiguous()
 
 
 def _turn(image: np.ndarray, symmetry: int) -> np.ndarray:

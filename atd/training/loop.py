@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from atd.errors import InputError, RecipeError, TrainingError
-from atd.loading import create
-from atd.models import RestorationModel
 from atd.system import exclusive_file
 from atd.training import data, distributed, finetuning, optim
 from atd.training import state as training_state
 from atd.training.distributed import Processes
 from atd.training.interruption import Interruption, TrainingInterrupted, watched_signals
 from atd.training.main_process import RATE_ADVICE, MainProcess
+from atd.training.network import create_network
 from atd.training.optim import WeightAverage
 from atd.training.recipes import Recipe
 from atd.training.state import TrainingState
@@ -85,7 +84,7 @@ def _train(
     minutes = resumed.minutes if resumed else 0.0
 
     # The network.
-    model = _create_network(recipe)
+    model = create_network(recipe, activation_checkpointing=recipe.activation_checkpointing)
     degradation = data.degradation_of(recipe, model)
     average_start = None
     if resumed:
@@ -198,15 +197,6 @@ def loss_of(recipe: Recipe, output: Tensor, target: Tensor) -> Tensor:
     if recipe.loss == "mse":
         return nn.functional.mse_loss(output, target)
     return ((output - target).square() + 1e-3).sqrt().mean()
-
-
-def _create_network(recipe: Recipe) -> RestorationModel:
-    """The recipe's network with random parameters."""
-    memory = {"use_checkpoint": True} if recipe.activation_checkpointing else {}
-    try:
-        return create(recipe.model, **{**recipe.config, **memory})
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"recipe {recipe.id}: {recipe.model} cannot be built with its config: {error}") from error
 
 
 def _save(

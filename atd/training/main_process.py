@@ -10,7 +10,6 @@ from torch import Tensor
 
 from atd.errors import TrainingError
 from atd.evaluation.scoring import ScoredImage
-from atd.loading import create
 from atd.models import RestorationModel
 from atd.system import atomic_write
 from atd.training import state as training_state
@@ -18,6 +17,7 @@ from atd.training.distributed import Processes
 from atd.training.interruption import Interruption
 from atd.training.kept_models import KeptModels
 from atd.training.log import TrainingLog
+from atd.training.network import create_network
 from atd.training.recipes import Recipe
 from atd.training.state import TrainingState
 from atd.training.trackers import trackers_of
@@ -61,7 +61,7 @@ class MainProcess:
         self.recipe = recipe
         self.out = out
         self.say = say
-        self.network = create(recipe.model, **recipe.config).to(processes.device).eval()
+        self.network = create_network(recipe).to(processes.device).eval()
         self.validation = validation
         out.mkdir(parents=True, exist_ok=True)
         with atomic_write(out / "recipe.toml") as path:

@@ -12,7 +12,7 @@ from atd.evaluation.datasets import BenchmarkSet, ImagePair, find_sets
 from atd.evaluation.protocol import Protocol
 from atd.evaluation.scoring import ScoredImage, save_image, score_sets
 from atd.models import RestorationModel
-from atd.tasks import Denoising, SuperResolution, make_task
+from atd.tasks import Denoising, RealWorld, SuperResolution, make_task
 from atd.training.data import read_pixels
 from atd.training.recipes import Recipe
 
@@ -79,7 +79,7 @@ class Validation:
     @property
     def input_label(self) -> str:
         """What `inputs` are called beside the scores."""
-        if isinstance(self.protocol.task, SuperResolution):
+        if isinstance(self.protocol.task, SuperResolution | RealWorld):
             return "bicubic"
         return "noisy" if isinstance(self.protocol.task, Denoising) else "compressed"
 
@@ -89,7 +89,8 @@ class Validation:
         Computed once; `on_image` as in `run`.
         """
         if self._inputs is None:
-            name = "bicubic" if isinstance(self.protocol.task, SuperResolution) else "identity"
+            enlarging = isinstance(self.protocol.task, SuperResolution | RealWorld)
+            name = "bicubic" if enlarging else "identity"
             self._inputs = self._score(baseline(name, self.protocol.scale), None, on_image)
         return self._inputs
 

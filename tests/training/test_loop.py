@@ -74,9 +74,16 @@ def assert_same_state(first, second):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "overrides"), [("small_light_x4", [*TINY, "iterations=5"]), ("401", TINY_U)])
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("small_light_x4", [*TINY, "iterations=5"]),
+        ("401", TINY_U),
+        ("small_light_x4", [*TINY, "iterations=5", "real=true", "context=8"]),
+    ],
+)
 def test_resuming_after_a_kill_is_bit_identical(folder, tmp_path, recipe, overrides):
-    """AdamW with an average; then Muon with two stages, mixup, clipping and gradient accumulation."""
+    """AdamW with an average; Muon with two stages, mixup, clipping and gradient accumulation; real photos."""
     train(recipe, folder, tmp_path / "whole", *overrides)
     out = tmp_path / "killed"
     process = subprocess.Popen(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from atd.errors import RecipeError
-from atd.tasks import Denoising, JpegArtefacts, SuperResolution
+from atd.tasks import Denoising, JpegArtefacts, RealWorld, SuperResolution
 from atd.training.recipes import toml
 
 
@@ -68,6 +68,10 @@ class Recipe:
     held_out: int = 8  # training images that only validate, where no set of `validation` is there; an eighth at most
     sigma: tuple[float, ...] = ()  # noise level on the 0–255 scale, or the two ends of a range (blind training)
     quality: tuple[int, ...] = ()  # JPEG quality, or the two ends of a range
+    real: bool = False  # super-resolution of photos: their faults are drawn for each patch (`atd.degrade.RealWorld`)
+    sharpen: bool = False  # real: the clean images are sharpened first, so that the network learns to
+    webp: float = 0.0  # real: share of WebP among the compressions; the rest is JPEG
+    context: int = 72  # real: pixels of the clean image around a patch that are degraded with it and then cut off
     levels: str = "range"  # range | choice: a patch has any level between the two ends, or one of those listed
     # Stages
     patch: tuple[int, ...] = (64,)
@@ -131,6 +135,12 @@ class Recipe:
             raise self._error("micro_batch needs a number, 0 for no limit")
         if self.sigma and self.quality:
             raise self._error("sigma means denoising and quality JPEG artefact removal; give one")
+        if self.real and (self.sigma or self.quality or self.lr_images):
+            raise self._error(
+                "real=true draws the input of each patch: it goes with neither sigma, quality nor lr_images"
+            )
+        if not 0 <= self.webp <= 1:
+            raise self._error(f"webp must be from 0 to 1, got {self.webp}")
         for key in ("sigma", "quality"):
             levels = getattr(self, key)
             if list(levels) != sorted(levels) or (len(levels) > 2 and self.levels == "range"):
@@ -175,8 +185,10 @@ class Recipe:
         return stages
 
     @property
-    def task(self) -> type[SuperResolution] | type[Denoising] | type[JpegArtefacts]:
-        """The kind of task: `sigma` means denoising, `quality` JPEG artefact removal, neither super-resolution."""
+    def task(self) -> type[SuperResolution] | type[RealWorld] | type[Denoising] | type[JpegArtefacts]:
+        """The kind of task: `real`, `sigma` (denoising) or `quality` (JPEG artefacts); else super-resolution."""
+        if self.real:
+            return RealWorld
         return Denoising if self.sigma else JpegArtefacts if self.quality else SuperResolution
 
     @property
@@ -231,7 +243,7 @@ _POSITIVE = ("patch", "batch", "iterations", "log_every", "validate_every", "per
 _NOT_NEGATIVE = (
     "validation_level", "sigma", "minutes", "lr", "betas", "adam_lr", "weight_decay", "milestones", "warmup", "mixup",
     "clip", "seed", "micro_batch", "workers", "cache_gb", "save_minutes", "held_out", "keep_every", "keep",
-    "restart_weights", "lr_min",
+    "restart_weights", "lr_min", "context",
 )  # fmt: skip
 _ALIASES = {"optimizer": "optimiser"}
 """Other spellings of keys."""
