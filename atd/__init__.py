@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from atd.evaluation import evaluate
+    from atd.explanation import explain
     from atd.export import export_onnx
     from atd.images.image import SaveOptions
     from atd.loading import convert, create, download, load
@@ -55,6 +56,7 @@ _HOMES = {
         "TrainingError",
     ),
     "atd.evaluation": ("evaluate",),
+    "atd.explanation": ("explain",),
     "atd.export": ("export_onnx",),
     "atd.images.image": ("SaveOptions",),
     "atd.loading": ("convert", "create", "download", "load"),
@@ -91,6 +93,7 @@ __all__ = [
     "degrade",
     "download",
     "evaluate",
+    "explain",
     "export_onnx",
     "list_models",
     "load",

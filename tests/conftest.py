@@ -9,6 +9,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _threads)))
 
 import pytest
+from browser import find_browser
 from loopback_hub import LoopbackHub
 
 # In CI a test may be skipped for these reasons only, so that no protocol test goes missing unseen.
@@ -71,6 +72,12 @@ def data() -> Path:
     if not folder:
         pytest.skip("ATD_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """The program of a browser."""
+    return find_browser()
 
 
 @pytest.fixture

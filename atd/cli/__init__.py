@@ -20,6 +20,7 @@ COMMANDS = (
     "export",
     "evaluate",
     "compare",
+    "explain",
     "train",
     "prepare",
     "degrade",

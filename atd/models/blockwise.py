@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atd import ops
-from atd.models.layer_events import layer_done
+from atd.models.layer_events import layer_done, looked_up
 from atd.models.layers import (
     CategoryAttention,
     ConvFFN,
@@ -81,6 +81,7 @@ def run(layers: Sequence[DictionaryLayer], x: Tensor, dictionary: Tensor, grid: 
         for layer in layers:
             entries = layer.incoming_dictionary(entries)
             lookup, category = _attend_(layer, tokens, entries, grid, maps)
+            looked_up(layer, grid, lookup.query, lookup.key, category[None])
             _feed_forward_(layer, tokens, entries, category, grid, maps)
             entries = layer.next_dictionary(lookup, tokens[None], entries)
             layer_done(1 / len(output))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from atd import ops
+from atd.models.layer_events import looked_up
 from atd.ops.geometry import relative_position_index
 from atd.ops.precision import wide_dtype
 from atd.ops.tracing import fixed_layout
@@ -252,6 +253,7 @@ class DictionaryLayer(nn.Module):
         qkv = self.wqkv(u)
         lookup = self.attn_atd.project(u, dictionary)
         x_td, category = ops.dictionary_attention(*lookup)
+        looked_up(self, grid, lookup.query, lookup.key, category)
         order, inverse = ops.category_partition(category, dictionary.shape[1])
         for attended in (x_td, self.attn_win(qkv, grid, self.shift), self.attn_aca(qkv, order, inverse)):
             x = torch.add(x, attended, alpha=self.attention_gain)

@@ -344,17 +344,27 @@ def _restore_once(network: nn.Module, x: Tensor, options: RestoreOptions, counte
 def _restore_array(
     network: nn.Module, array: np.ndarray, options: RestoreOptions, callback: Callback | None
 ) -> np.ndarray:
+    pixels = array_pixels(array)
+    require_ram_for(pixels.shape, scale_of(network), options.outscale)
+    result = _restore_pixels(network, pixels, options, callback)
+    return result.reshape(*result.shape[:2], *array.shape[2:]).astype(array.dtype)
+
+
+def array_pixels(array: np.ndarray) -> np.ndarray:
+    """An array that a caller gave as an image, as (h, w, c) of uint8, uint16 or float32.
+
+    Raises:
+        InputError: it is no image; the message says why.
+    """
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] > 4):
         raise InputError(f"expected an array (h, w) or (h, w, 1|2|3|4), got shape {array.shape}")
     if array.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)) and array.dtype.kind != "f":
         raise InputError(f"expected an array of uint8, uint16 or float in [0, 1], got {array.dtype}")
     pixels = array.reshape(*array.shape[:2], -1)
-    require_ram_for(pixels.shape, scale_of(network), options.outscale)
     if array.dtype.kind == "f":
         _check_float(float(array.min()), float(array.max()))
         pixels = pixels.astype(np.float32)
-    result = _restore_pixels(network, pixels, options, callback)
-    return result.reshape(*result.shape[:2], *array.shape[2:]).astype(array.dtype)
+    return pixels
 
 
 def _restore_tensors(network: nn.Module, x: Tensor, options: RestoreOptions, callback: Callback | None) -> Tensor:
