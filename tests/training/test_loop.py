@@ -289,27 +289,32 @@ def test_photos_are_held_out_where_no_test_set_is_there(photos, tmp_path, monkey
 
 @pytest.mark.slow
 def test_models_on_the_way_are_kept_and_the_best_is_never_the_result(folder, tmp_path):
-    """The rate makes the network worse and worse: the best is an early one, the result that of the last iteration."""
+    """At a rate as high as this one, scores go up and down; which training ends below its best differs by processor."""
     overrides = [*TINY, "iterations=6", "validate_every=2", "keep_every=1", "keep=2", "lr=0.1", "ema=0"]
     overrides[overrides.index("validation=[]")] = "validation=Set5"
-    lines = []
-    train("small_light_x4", folder, tmp_path, *overrides, say=lines.append)
-    scores = scores_of(tmp_path, "Set5")
-    assert set(scores) == {2, 4, 6}
-    best = max(scores, key=lambda iteration: scores[iteration])
-    assert best != 6, "the rate is to make it worse"
-    note = json.loads((tmp_path / "best.json").read_text())
+    for seed in range(8):
+        out = tmp_path / str(seed)
+        lines = []
+        train("small_light_x4", folder, out, *overrides, f"seed={seed}", say=lines.append)
+        scores = scores_of(out, "Set5")
+        assert set(scores) == {2, 4, 6}
+        best = max(scores, key=lambda iteration: scores[iteration])
+        if best != 6:
+            break
+    else:
+        pytest.fail("every training ended with its best")
+    note = json.loads((out / "best.json").read_text())
     assert (note["iteration"], note["chosen_by"]) == (best, ["Set5"])
     assert note["psnr"] == pytest.approx(scores[best], abs=1e-3)
     assert any(line.startswith(f"best on Set5: iteration {best}, ") for line in lines)
-    measured = atd.evaluate(tmp_path / "best", folder, sets=["Set5"]).means["Set5"].psnr
+    measured = atd.evaluate(out / "best", folder, sets=["Set5"]).means["Set5"].psnr
     assert measured == pytest.approx(scores[best], abs=1e-3)
-    result = atd.load(tmp_path / "model").state_dict()
-    for name, tensor in state(tmp_path, 6)["model"].items():
+    result = atd.load(out / "model").state_dict()
+    for name, tensor in state(out, 6)["model"].items():
         assert torch.equal(result[name], tensor), name
-    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["00000004", "00000005"]
-    kept = atd.load(tmp_path / "models" / "00000005").state_dict()
-    for name, tensor in state(tmp_path, 5)["model"].items():
+    assert sorted(path.name for path in (out / "models").iterdir()) == ["00000004", "00000005"]
+    kept = atd.load(out / "models" / "00000005").state_dict()
+    for name, tensor in state(out, 5)["model"].items():
         assert torch.equal(kept[name], tensor), name
 
 
