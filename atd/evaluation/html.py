@@ -1,4 +1,4 @@
-"""Pieces of a self-contained HTML page: no scripts, no requests, images inside as data."""
+"""Pieces of a self-contained HTML page: no requests; style, script and images are inside."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import base64
 import io
 from collections.abc import Sequence
 from html import escape
+from importlib import resources
 
 import numpy as np
 from PIL import Image
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #1a1a1a;
-  background: #fff }
-h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.5rem } h3 { font-size: 1rem; margin: 1.5rem 0 .3rem }
-table { border-collapse: collapse; margin: 1rem 0 } th { background: #f4f4f4 }
-th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: left; font-variant-numeric: tabular-nums }
-.panels { display: flex; flex-wrap: wrap; gap: .8rem } figure { margin: 0 }
-figcaption { font-size: .85rem; color: #444 } details { margin: 1rem 0 }
-img { display: block; height: 192px; image-rendering: pixelated; background: #eee }
-"""
+Panels = Sequence[tuple[str, np.ndarray]]
+"""Captions and images, uint8 (H, W) or (H, W, 3)."""
 
 
 def document(title: str, body: Sequence[str]) -> str:
     """The whole page around `body`, a sequence of HTML fragments."""
+    style, script = (_part(name) for name in ("page.css", "page.js"))
     return "\n".join(
         (
             "<!doctype html>",
-            f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style></head>',
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title><style>{style}</style></head>",
             f"<body><h1>{escape(title)}</h1>",
             *body,
+            f"<script>{script}</script>",
             "</body></html>\n",
         )
     )
+
+
+def _part(name: str) -> str:
+    return resources.files("atd.evaluation").joinpath(name).read_text(encoding="utf-8")
 
 
 def heading(text: str, level: int) -> str:
@@ -50,13 +51,14 @@ def bullet_list(items: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in items)}</ul>" if items else ""
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """The first row is the header."""
-    lines: list[str] = []
-    for index, row in enumerate(rows):
-        tag = "td" if index else "th"
-        lines.append(f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>")
-    return f"<table>{''.join(lines)}</table>"
+def table(rows: Sequence[Sequence[str]], *, sortable: bool = False) -> str:
+    """The first row is the header; a click on it sorts a `sortable` table."""
+    head, *body = rows
+    cells = [f"<button>{escape(cell)}</button>" if sortable else escape(cell) for cell in head]
+    lines = [f"<tr>{''.join(f'<th>{cell}</th>' for cell in cells)}</tr>"]
+    lines += [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in body]
+    kind = ' class="sortable"' if sortable else ""
+    return f'<div class="wide"><table{kind}><tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def folded(summary: str, content: str) -> str:
@@ -64,16 +66,24 @@ def folded(summary: str, content: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
-def figure_row(panels: Sequence[tuple[str, np.ndarray]]) -> str:
-    """Images beside each other, each uint8 (H, W) or (H, W, 3) with its caption."""
-    parts: list[str] = []
-    for caption, image in panels:
-        text = escape(caption)
-        parts.append(f'<figure><img alt="{text}" src="{_data_uri(image)}"><figcaption>{text}</figcaption></figure>')
-    return f'<div class="panels">{"".join(parts)}</div>'
+def figure_row(panels: Panels) -> str:
+    """Images beside each other, with their captions."""
+    figures = (f"<figure>{_img(panel)}<figcaption>{escape(panel[0])}</figcaption></figure>" for panel in panels)
+    return f'<div class="panels">{"".join(figures)}</div>'
 
 
-def _data_uri(image: np.ndarray) -> str:
+def slider(left: tuple[str, np.ndarray], right: tuple[str, np.ndarray]) -> str:
+    """Two images of one size on top of each other, with a line between them that can be moved."""
+    caption = escape(f"left {left[0]}, right {right[0]}")
+    return (
+        f'<figure class="slider"><div class="pair">{_img(left)}{_img(right)}</div>'
+        f'<input type="range" value="50" aria-label="{caption}"><figcaption>{caption}</figcaption></figure>'
+    )
+
+
+def _img(panel: tuple[str, np.ndarray]) -> str:
+    caption, image = panel
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "WEBP", lossless=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{escape(caption)}" draggable="false" src="data:image/webp;base64,{data}">'

@@ -1,4 +1,5 @@
-"""One HTML page that shows an evaluation or a comparison: means, worst cases, crops and difference maps, all scores.
+"""One HTML page that shows an evaluation or a comparison: means, crops of the worst cases and difference maps, images
+behind a slider, all scores.
 
 The page is a single file and asks for nothing from the network (see `atd.evaluation.html`).
 """
@@ -18,19 +19,28 @@ from atd.evaluation.protocol import Protocol, to_uint8
 from atd.evaluation.results import Evaluation, Score
 from atd.evaluation.scoring import output_path
 
+Panels = list[tuple[str, np.ndarray]]
+"""Captions and images, uint8 (H, W) or (H, W, 3)."""
+
 WORST = 3
 """Cases shown of each set."""
 
 CROP = 96
 """Side of the crops, in pixels of the output."""
 
+SLIDERS = 24
+"""Images of each set that are shown behind a slider, the worst first: the page holds them all."""
+
+SLIDER_CROP = 256
+"""Side of the part that a slider shows, in pixels of the output."""
+
 FULL_SCALE = 64
 """Error, in levels of 255, at which difference maps are white."""
 
 LEGEND = (
-    f"Crops are {CROP}x{CROP} pixels, where the difference is largest. Difference maps show the mean absolute "
-    f"difference of the channels: black 0, red {FULL_SCALE // 3}, yellow {2 * FULL_SCALE // 3}, white {FULL_SCALE} "
-    "of 255 or more."
+    f"Crops are {CROP}x{CROP} pixels, behind sliders at most {SLIDER_CROP}x{SLIDER_CROP}, where the difference is "
+    "largest, without loss. Difference maps show the mean absolute difference of the channels: black 0, "
+    f"red {FULL_SCALE // 3}, yellow {2 * FULL_SCALE // 3}, white {FULL_SCALE} of 255 or more."
 )
 
 
@@ -53,8 +63,15 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
             body.append(html.heading(f"{file}: {scores.images[file]}", 3))
             body.append(html.figure_row(panels(inputs, [(evaluation.label, restored)], reference)))
         rows = [[file, *_cells(scores.images[file])] for file in ranked]
-        all_images = html.table([["image", "PSNR (dB)", "SSIM"], *rows])
+        all_images = html.table([["image", "PSNR (dB)", "SSIM"], *rows], sortable=True)
         body.append(html.folded(f"All {len(ranked)} images of {name}", all_images))
+        sliders: list[str] = []
+        for file in ranked[:SLIDERS]:
+            pair, inputs, reference = _load(protocol, scores.benchmark, file)
+            restored = _read_output(output_path(folder / "images", scores.benchmark, pair), reference)
+            sliders += [html.heading(f"{file}: {scores.images[file]}", 3)]
+            sliders += [_slider(inputs[0], (evaluation.label, restored), _error(restored, reference))]
+        body.append(html.folded(f"Before and after: {_how_many(ranked)} of {name}", "".join(sliders)))
     return _write(folder, f"{evaluation.label}: evaluation", body)
 
 
@@ -75,13 +92,18 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
             image = compared.images[file]
             body.append(html.heading(f"{file}: A {image.a}, B {image.b}", 3))
             body.append(html.figure_row(panels(inputs, outputs, reference)))
-        all_images = html.table(image_rows(compared))
+        all_images = html.table(image_rows(compared), sortable=True)
         body.append(html.folded(f"All {len(compared.images)} images of {name}", all_images))
+        sliders: list[str] = []
+        for file in compared.by_difference()[:SLIDERS]:
+            pair, _, reference = _load(comparison.protocol, compared.benchmark, file)
+            paths = [output_path(folder / "images" / side, compared.benchmark, pair) for side in "ab"]
+            a, b = (_read_output(path, reference) for path in paths)
+            image = compared.images[file]
+            sliders += [html.heading(f"{file}: A {image.a}, B {image.b}", 3)]
+            sliders += [_slider(("A", a), ("B", b), _error(a, b))]
+        body.append(html.folded(f"A and B: {_how_many(compared.by_difference())} of {name}", "".join(sliders)))
     return _write(folder, f"Comparison of {comparison.title}", body)
-
-
-Panels = list[tuple[str, np.ndarray]]
-"""Captions and images, uint8 (H, W) or (H, W, 3)."""
 
 
 def panels(inputs: Panels, outputs: Panels, reference: np.ndarray) -> Panels:
@@ -102,6 +124,17 @@ def panels(inputs: Panels, outputs: Panels, reference: np.ndarray) -> Panels:
         *((label, image[window]) for label, image in (*inputs, *outputs, ("reference", reference))),
         *((label, heat(error[window])) for label, error in errors),
     ]
+
+
+def _slider(left: tuple[str, np.ndarray], right: tuple[str, np.ndarray], error: np.ndarray) -> str:
+    """Two images behind a slider, cut to where `error` is largest."""
+    top, start = worst_window(error, SLIDER_CROP)
+    window = np.s_[top : top + SLIDER_CROP, start : start + SLIDER_CROP]
+    return html.slider((left[0], left[1][window]), (right[0], right[1][window]))
+
+
+def _how_many(files: list[str]) -> str:
+    return f"{len(files)} images" if len(files) <= SLIDERS else f"the first {SLIDERS} of {len(files)} images"
 
 
 def _cells(score: Score) -> list[str]:
