@@ -27,7 +27,7 @@ import torch
 import atd
 from atd import ops
 from atd.tasks import Denoising, JpegArtefacts, SuperResolution
-from atd.training import data, loop, optim, recipes
+from atd.training import data, losses, optim, recipes
 from atd.training.data import Degradation, ImageSource, Patches
 
 RESULTS = Path(__file__).parent / "results"
@@ -83,7 +83,7 @@ def make_step(args: argparse.Namespace) -> Callable[[], None]:
     def step() -> None:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             output = model(inputs)
-        loop.loss_of(recipe, output.float(), targets).backward()
+        losses.pixel_loss(recipe, output.float(), targets).backward()
         optimiser.step()
         optimiser.zero_grad()
         if device.type == "cuda":
@@ -173,7 +173,7 @@ def curve(recipe: recipes.Recipe, source: ImageSource, seed: int, backend: str) 
     with ops.use(backend):
         for iteration, (inputs, targets) in enumerate(batches):
             optim.set_rate(optimiser, optim.rate_factor(recipe, iteration))
-            loss = loop.loss_of(recipe, model(inputs.to(device)), targets.to(device))
+            loss = losses.pixel_loss(recipe, model(inputs.to(device)), targets.to(device))
             loss.backward()
             optimiser.step()
             optimiser.zero_grad()

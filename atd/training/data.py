@@ -357,22 +357,25 @@ def _downscale_patch(clean: np.ndarray, top: int, left: int, patch: int, scale: 
     return reduced[top - y0 : top - y0 + patch, left - x0 : left - x0 + patch]
 
 
-class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+class Patches(Dataset[tuple[torch.Tensor, ...]]):
     """Sample number → (input, target), float32 (c, p, p) and (c, s·p, s·p) in [0, 1]; noise is not clipped.
 
     The images follow each other in a new random order every epoch, one patch of each. Of colour patches that get noise
     or JPEG artefacts, a share `gray_share` is made gray first: then all channels have the same noise or artefacts, as
     those of a gray image have when a colour network restores it.
+
+    With `unsharpened`, a third tensor is the target as it was before sharpening: what a discriminator takes for real.
     """
 
-    def __init__(self, source: ImageSource, patch: int, seed: int, gray_share: float = 0.0):
+    def __init__(self, source: ImageSource, patch: int, seed: int, gray_share: float = 0.0, unsharpened: bool = False):
         self.source = source
         self.patch = patch
         self.seed = seed
         self.gray_share = gray_share if source.channels == 3 else 0.0
+        self.unsharpened = unsharpened
         self._order = (-1, np.empty(0))
 
-    def __getitem__(self, sample: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, sample: int) -> tuple[torch.Tensor, ...]:
         epoch, position = divmod(sample, len(self.source))
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.source))
@@ -393,18 +396,19 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def _photo(
         self, sample: int, index: int, rng: np.random.Generator, photos: PhotoFaults
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A patch with the faults of a photo. Both are cut from what surrounds them when all is done, then turned."""
+    ) -> tuple[torch.Tensor, ...]:
+        """A patch with the faults of a photo. All are cut from what surrounds them when all is done, then turned."""
         pixels, (top, left) = self.source.region(index, rng, self.patch, photos.context)
-        clean = _to_tensor(pixels)[None]
+        plain = clean = _to_tensor(pixels)[None]
         if photos.sharpen:
             clean = degrade.sharpen(clean)
         scale, side = self.source.degradation.task.scale, self.patch
         draw = photos.faults.draw(np.random.default_rng([self.seed, 3, sample]))
         low = degrade.degrade_batch(clean, [draw], scale)[0, :, top : top + side, left : left + side]
-        high = clean[0, :, top * scale : (top + side) * scale, left * scale : (left + side) * scale]
+        rows, columns = (slice(first * scale, (first + side) * scale) for first in (top, left))
+        kept = (clean, plain) if self.unsharpened else (clean,)
         symmetry = int(rng.integers(8))
-        return _turn_tensor(low, symmetry), _turn_tensor(high, symmetry)
+        return tuple(_turn_tensor(image, symmetry) for image in (low, *(image[0, :, rows, columns] for image in kept)))
 
 
 def _turn_tensor(image: torch.Tensor, symmetry: int) -> torch.Tensor:
@@ -464,10 +468,12 @@ def loader(
 
 def batches(
     source: ImageSource, recipe: Recipe, iteration: int, *, rank: int = 0, world: int = 1
-) -> Iterator[tuple[Stage, torch.Tensor, torch.Tensor]]:
-    """The batches of all iterations from `iteration` on, as (stage, inputs, targets), this process's share of each.
+) -> Iterator[tuple[Stage, torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+    """The batches of all iterations from `iteration` on, this process's share of each.
 
-    Inputs are (n, c, p, p) and targets (n, c, s·p, s·p), float32, on the CPU.
+    Returns:
+        (stage, inputs, targets, reals): inputs are (n, c, p, p) and targets (n, c, s·p, s·p), float32, on the CPU;
+        reals are targets before sharpening, where a discriminator needs them, else None.
 
     Raises:
         ImageError: an image cannot be read any more.
@@ -475,11 +481,12 @@ def batches(
     for stage in recipe.stages:
         done = max(iteration - stage.first, 0)
         if done < stage.iterations:
-            samples = Patches(source, stage.patch, recipe.seed, recipe.gray_share)
+            unsharpened = recipe.real and recipe.sharpen and recipe.adversarial > 0
+            samples = Patches(source, stage.patch, recipe.seed, recipe.gray_share, unsharpened)
             first, count = stage.sample + done * stage.batch, stage.iterations - done
             loaded = loader(samples, first, stage.batch, count, rank=rank, world=world, workers=recipe.workers)
-            for inputs, targets in loaded:
-                yield stage, inputs, targets
+            for inputs, targets, *reals in loaded:
+                yield stage, inputs, targets, reals[0] if reals else None
 
 
 def mix(

@@ -14,7 +14,7 @@ from atd.system import atomic_write
 from atd.training.trackers import Tracker
 
 FIELDS = ("iteration", "minutes", "lr", "loss")
-"""Columns of `log.csv`, followed by one for each validation set."""
+"""Columns of `log.csv`, followed by `discriminator` where there is one, and a column for each validation set."""
 
 
 class TrainingLog:
@@ -28,6 +28,7 @@ class TrainingLog:
         limit: minutes that the training may take; 0 for no limit.
         say: receives each line for the terminal.
         trackers: receive the same numbers, and some of the restored images.
+        columns: more of them, behind `loss`.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class TrainingLog:
         limit: float,
         say: Callable[[str], None],
         trackers: Sequence[Tracker] = (),
+        columns: Sequence[str] = (),
     ):
         self.path = out / "log.csv"
-        self.fields = (*FIELDS, *(f"psnr_{name}" for name in sets))
+        self.fields = (*FIELDS, *columns, *(f"psnr_{name}" for name in sets))
         self.total = total
         self.limit = limit
         self.say = say
@@ -56,18 +58,22 @@ class TrainingLog:
         self.trackers = trackers
         self.start = (iteration, time.monotonic())
 
-    def progress(self, iteration: int, minutes: float, rate: float, loss: float) -> None:
-        """One line of training."""
+    def progress(
+        self, iteration: int, minutes: float, rate: float, loss: float, discriminator: float | None = None
+    ) -> None:
+        """One line of training; the loss of the discriminator where there is one."""
         first, since = self.start
         seconds = (time.monotonic() - since) / (iteration - first)
         remaining = seconds * (self.total - iteration)
         if self._clock_rules(iteration, minutes):
             remaining = (self.limit - minutes) * 60
+        of_both = f"loss {loss:.5f}" if discriminator is None else f"loss {loss:.5f}, discriminator {discriminator:.5f}"
         self.say(
-            f"{self._position(iteration, minutes)}  loss {loss:.5f}  lr {rate:.2e}  "
+            f"{self._position(iteration, minutes)}  {of_both}  lr {rate:.2e}  "
             f"{seconds:.2f} s/it  {duration(minutes * 60)} gone, {duration(remaining)} to go"
         )
-        self._row(iteration, minutes, lr=rate, loss=loss)
+        more = {} if discriminator is None else {"discriminator": discriminator}
+        self._row(iteration, minutes, lr=rate, loss=loss, **more)
 
     def scores(
         self,

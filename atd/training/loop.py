@@ -16,17 +16,17 @@ from atd.errors import InputError, RecipeError, TrainingError
 from atd.system import exclusive_file
 from atd.training import data, distributed, finetuning, optim
 from atd.training import state as training_state
+from atd.training.adversary import Adversary
 from atd.training.distributed import Processes
 from atd.training.interruption import Interruption, TrainingInterrupted, watched_signals
+from atd.training.losses import TrainingLoss
 from atd.training.main_process import RATE_ADVICE, MainProcess
 from atd.training.network import create_network
 from atd.training.optim import WeightAverage
+from atd.training.precision import autocast
 from atd.training.recipes import Recipe
 from atd.training.state import TrainingState
 from atd.training.validation import Validation
-
-DTYPES = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What `amp` in a recipe means."""
 
 
 def train(recipe: Recipe, folder: Path, out: Path, *, resume: bool = False, say: Callable[[str], None] = print) -> Path:
@@ -110,21 +110,26 @@ def _train(
     average = WeightAverage(model, recipe.ema, warmup=recipe.ema_warmup) if recipe.ema else None
     if average and average_start:
         average.load(average_start)
+    loss_of = TrainingLoss(recipe, model.in_channels, device)
+    adversary = Adversary(recipe, model.in_channels, processes) if recipe.adversarial else None
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
     if resumed:
         optim.load_state(model, optimiser, resumed.optimiser)
         if average and resumed.average:
             average.load(resumed.average)
+        if adversary and resumed.adversary:
+            adversary.load_state(resumed.adversary)
         if resumed.scaler:
             scaler.load_state_dict(resumed.scaler)
     resumed = None  # its tensors would otherwise stay in memory until the training ends
     processes.wait()
 
-    # The loop.
+    # The loop; losses are summed up since the last line of the log.
     interruption = stack.enter_context(watched_signals())
-    losses, counted = torch.zeros((), device=device), 0  # since the last line of the log
+    losses, adversary_losses, counted = torch.zeros((), device=device), torch.zeros((), device=device), 0
     saved = clock = time.monotonic()
-    for stage, inputs, targets in data.batches(source, recipe, iteration, rank=processes.rank, world=processes.count):
+    samples = data.batches(source, recipe, iteration, rank=processes.rank, world=processes.count)
+    for stage, inputs, targets, reals in samples:
         if recipe.minutes:
             minutes = processes.share(minutes)
             if minutes >= recipe.minutes:
@@ -134,14 +139,21 @@ def _train(
 
         # Gradients of the whole batch, gathered part by part.
         inputs, targets = inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        reals = targets if reals is None else reals.to(device, non_blocking=True)
         inputs, targets = data.mix(inputs, targets, recipe, iteration, processes.rank)
         size = stage.micro_batch or len(inputs)
-        parts = list(zip(inputs.split(size), targets.split(size), strict=True))
-        for number, (part, target) in enumerate(parts, 1):
+        parts = list(zip(inputs.split(size), targets.split(size), reals.split(size), strict=True))
+        outputs: list[tuple[Tensor, Tensor]] = []
+        for number, (part, target, real) in enumerate(parts, 1):
             with distributed.without_synchronisation(network, last=number == len(parts)):
-                with torch.autocast(device.type, DTYPES[recipe.amp], enabled=recipe.amp != "none"):
+                with autocast(recipe, device):
                     output = network(part)
-                loss = loss_of(recipe, output.float(), target) * (len(part) / len(inputs))
+                output = output.float()
+                loss = loss_of(output, target)
+                if adversary:
+                    loss = loss + recipe.adversarial * adversary.loss_of_generator(output)
+                    outputs.append((output.detach(), real))
+                loss = loss * (len(part) / len(inputs))
                 scaler.scale(loss).backward()
             losses += loss.detach()
 
@@ -150,8 +162,10 @@ def _train(
             scaler.unscale_(optimiser)
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         scaler.step(optimiser)
-        scaler.update()
         optimiser.zero_grad()
+        if adversary:
+            adversary_losses += adversary.learn(outputs, scaler, factor)
+        scaler.update()
         if average:
             average.update(iteration)
         iteration += 1
@@ -161,13 +175,15 @@ def _train(
         # Log, checkpoint, validation; the time they take is not the training's.
         if iteration % recipe.log_every == 0:
             mean = processes.mean(losses) / counted
-            losses, counted = torch.zeros((), device=device), 0
-            if not math.isfinite(mean):
-                raise TrainingError(f"the loss is {mean} in iteration {iteration}: {RATE_ADVICE}")
+            of_adversary = processes.mean(adversary_losses) / counted if adversary else None
+            losses, adversary_losses, counted = torch.zeros((), device=device), torch.zeros((), device=device), 0
+            if not (math.isfinite(mean) and math.isfinite(of_adversary or 0.0)):
+                both = f"{mean}" if of_adversary is None else f"{mean}, that of the discriminator {of_adversary},"
+                raise TrainingError(f"the loss is {both} in iteration {iteration}: {RATE_ADVICE}")
             if main:
-                main.progress(iteration, minutes, recipe.lr * factor, mean)
+                main.progress(iteration, minutes, recipe.lr * factor, mean, of_adversary)
             if processes.share(time.monotonic() - saved) >= recipe.save_minutes * 60:
-                _save(main, recipe, iteration, minutes, model, optimiser, average, scaler)
+                _save(main, recipe, iteration, minutes, model, optimiser, average, adversary, scaler)
                 saved = time.monotonic()
         if iteration < recipe.total_iterations:
             if iteration % recipe.validate_every == 0:
@@ -175,12 +191,12 @@ def _train(
             if iteration % (recipe.keep_every or recipe.validate_every) == 0:
                 _keep(main, iteration, model, average)
             if processes.any(interruption.requested):
-                _save(main, recipe, iteration, minutes, model, optimiser, average, scaler)
+                _save(main, recipe, iteration, minutes, model, optimiser, average, adversary, scaler)
                 raise _interrupted(interruption, iteration, processes)
         clock = time.monotonic()
 
     # The results.
-    _save(main, recipe, iteration, minutes, model, optimiser, average, scaler)
+    _save(main, recipe, iteration, minutes, model, optimiser, average, adversary, scaler)
     _validate(main, iteration, minutes, model, average, interruption)
     if processes.any(interruption.requested):
         raise _interrupted(interruption, iteration, processes)
@@ -188,15 +204,6 @@ def _train(
         main.finish()
     processes.wait()
     return out / "model"
-
-
-def loss_of(recipe: Recipe, output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error, mean squared error, or Charbonnier's form of the first, the mean of sqrt(d² + 1e-3)."""
-    if recipe.loss == "l1":
-        return nn.functional.l1_loss(output, target)
-    if recipe.loss == "mse":
-        return nn.functional.mse_loss(output, target)
-    return ((output - target).square() + 1e-3).sqrt().mean()
 
 
 def _save(
@@ -207,6 +214,7 @@ def _save(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     average: WeightAverage | None,
+    adversary: Adversary | None,
     scaler: torch.amp.GradScaler,
 ) -> None:
     """Write a checkpoint: all processes gather the tensors, the main one writes them."""
@@ -218,6 +226,7 @@ def _save(
         model=optim.full(model.named_parameters()),
         optimiser=optim.state_of(model, optimiser),
         average=optim.full(average.tensors.items()) if average else None,
+        adversary=adversary.state() if adversary else None,
     )
     if main:
         main.save(state)

@@ -68,7 +68,8 @@ class MainProcess:
             path.write_text(recipe.to_toml(), encoding="utf-8")
         names = [benchmark.name for benchmark in self.validation.sets]
         trackers = trackers_of(recipe, out, iteration)
-        self.log = TrainingLog(out, names, iteration, recipe.total_iterations, recipe.minutes, say, trackers)
+        columns = ["discriminator"] if recipe.adversarial else []
+        self.log = TrainingLog(out, names, iteration, recipe.total_iterations, recipe.minutes, say, trackers, columns)
         self.kept = KeptModels(out, recipe.keep, iteration, say)
         millions = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6
         machine = processes.device.type
@@ -76,9 +77,9 @@ class MainProcess:
             machine = f"{processes.count} × {machine}"
         say(f"{recipe.model}: {millions:.3f} M parameters on {machine}")
 
-    def progress(self, iteration: int, minutes: float, rate: float, loss: float) -> None:
-        """Report the mean loss since the last report, and the time that remains."""
-        self.log.progress(iteration, minutes, rate, loss)
+    def progress(self, iteration: int, minutes: float, rate: float, loss: float, discriminator: float | None) -> None:
+        """Report the mean losses since the last report, and the time that remains."""
+        self.log.progress(iteration, minutes, rate, loss, discriminator)
 
     def save(self, state: TrainingState) -> None:
         """Write a checkpoint; where that fails, say so and go on: the one before is still there.
@@ -86,7 +87,7 @@ class MainProcess:
         Raises:
             TrainingError: a weight is no longer finite; the checkpoints stay as they are.
         """
-        for name, tensor in state.model.items():
+        for name, tensor in (state.model | (state.adversary or {})).items():
             if not tensor.isfinite().all():
                 raise TrainingError(f"{name} is no longer finite after iteration {state.iteration}: {RATE_ADVICE}")
         try:

@@ -26,6 +26,14 @@ def build(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return optimiser
 
 
+def adam(model: nn.Module, lr: float, betas: tuple[float, ...]) -> torch.optim.Optimizer:
+    """Adam without weight decay for all parameters."""
+    optimiser = torch.optim.Adam(model.parameters(), lr=lr, betas=_pair(betas))
+    for group in optimiser.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimiser
+
+
 def muon(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Muon as its author's package defines it (github.com/KellerJordan/Muon), with its Adam half.
 

@@ -1,7 +1,8 @@
 """Training state on disk: written beside the last one, flushed, then renamed; damage is detected when read.
 
 A checkpoint is a folder `checkpoints/<iteration>` with `model.safetensors`, `average.safetensors` (where there is a
-weight average), `optimiser.safetensors` and `state.json`, which is written last and holds the checksums of the others.
+weight average), `adversary.safetensors` (where there is a discriminator), `optimiser.safetensors` and `state.json`,
+which is written last and holds the checksums of the others.
 A kill at any moment, a full disk or a torn write leaves the previous checkpoint in place.
 """
 
@@ -26,6 +27,9 @@ from atd.training.recipes import Recipe
 KEEP = 2
 """Checkpoints that stay in the folder."""
 
+_UNSAID = {"discriminator": 0}
+"""What a checkpoint means that does not say: those of earlier versions."""
+
 
 @dataclass(kw_only=True)
 class TrainingState:
@@ -38,6 +42,7 @@ class TrainingState:
     model      parameters of the network, whole and on the CPU
     optimiser  its state by parameter name, see `atd.training.optim.state_of`
     average    weight average by parameter name; None where there is none
+    adversary  the discriminator with its optimiser, see `atd.training.adversary`; None where there is none
     """
 
     iteration: int
@@ -47,11 +52,18 @@ class TrainingState:
     model: dict[str, Tensor]
     optimiser: dict[str, Tensor]
     average: dict[str, Tensor] | None
+    adversary: dict[str, Tensor] | None = None
 
 
 def identity_of(recipe: Recipe) -> dict[str, object]:
-    """What must not change when a training is continued: network, its configuration, optimiser, an average or none."""
-    return {"model": recipe.model, "config": recipe.config, "optimiser": recipe.optimiser, "ema": recipe.ema > 0}
+    """What must not change when a training is continued: networks, optimiser, an average or none."""
+    return {
+        "model": recipe.model,
+        "config": recipe.config,
+        "optimiser": recipe.optimiser,
+        "ema": recipe.ema > 0,
+        "discriminator": recipe.discriminator_channels if recipe.adversarial else 0,
+    }
 
 
 def state_to_continue(recipe: Recipe, out: Path, resume: bool, say: Callable[[str], None]) -> TrainingState | None:
@@ -69,7 +81,7 @@ def state_to_continue(recipe: Recipe, out: Path, resume: bool, say: Callable[[st
     if not resume:
         raise InputError(f"{out} holds a training already: continue it with --resume, or choose another --output")
     identity = identity_of(recipe)
-    differing = [key for key in identity if state.identity.get(key) != identity[key]]
+    differing = [key for key in identity if state.identity.get(key, _UNSAID.get(key)) != identity[key]]
     if differing:
         raise RecipeError(
             f"{out} was trained with another {' and '.join(differing)} than the recipe's: choose another --output, and "
@@ -88,6 +100,8 @@ def save(folder: Path, state: TrainingState) -> Path:
     tensors = {"model": state.model, "optimiser": state.optimiser}
     if state.average is not None:
         tensors["average"] = state.average
+    if state.adversary is not None:
+        tensors["adversary"] = state.adversary
     numbers = {"iteration": state.iteration, "minutes": state.minutes, "scaler": state.scaler, **state.identity}
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob("*.partial"):
@@ -147,6 +161,7 @@ def _load(path: Path) -> TrainingState:
         model=tensors["model"],
         optimiser=tensors["optimiser"],
         average=tensors.get("average"),
+        adversary=tensors.get("adversary"),
     )
 
 

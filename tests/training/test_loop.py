@@ -20,7 +20,7 @@ import atd
 from atd import metrics, registry
 from atd.cli import main
 from atd.training import data as data_module
-from atd.training import loop, recipes, validation
+from atd.training import loop, losses, recipes, validation
 from atd.training.log import TrainingLog
 from atd.training.state import TrainingState, load_latest
 
@@ -36,6 +36,9 @@ TINY_U = [
     "config.dim_ffn_td=[2, 2]", "config.category_size=[32, 32]", "config.num_tokens=[8, 8]",
     "config.reducted_dim=[4, 4]",
 ]  # fmt: skip
+
+
+ADVERSARIAL = ["real=true", "context=8", "sharpen=true", "adversarial=0.1", "discriminator_channels=4"]
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +82,12 @@ def assert_same_state(first, second):
     [
         ("small_light_x4", [*TINY, "iterations=5"]),
         ("401", TINY_U),
-        ("small_light_x4", [*TINY, "iterations=5", "real=true", "context=8"]),
+        ("small_light_x4", [*TINY, *ADVERSARIAL, "iterations=5"]),
     ],
 )
 def test_resuming_after_a_kill_is_bit_identical(folder, tmp_path, recipe, overrides):
-    """AdamW with an average; Muon with two stages, mixup, clipping and gradient accumulation; real photos."""
+    """AdamW with an average; Muon with two stages, mixup, clipping and gradient accumulation; photos and a
+    discriminator."""
     train(recipe, folder, tmp_path / "whole", *overrides)
     out = tmp_path / "killed"
     process = subprocess.Popen(
@@ -120,13 +124,13 @@ def torchrun(*arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_equal_one_with_the_whole_batch(folder, tmp_path, parallel):
+@pytest.mark.parametrize(("parallel", "more"), [("ddp", []), ("fsdp", []), ("ddp", ADVERSARIAL)])
+def test_two_processes_equal_one_with_the_whole_batch(folder, tmp_path, parallel, more):
     """Gloo on the CPU. Under DDP one process is killed after the first checkpoint, and torchrun restarts both.
 
     The processes have the same warning filters afterwards as before.
     """
-    overrides = [*TINY, "iterations=3", f"parallel={parallel}"]
+    overrides = [*TINY, "iterations=3", f"parallel={parallel}", *more]
     train("small_light_x4", folder, tmp_path / "one", *overrides)
     out = tmp_path / "two"
     arguments = command("small_light_x4", folder, out, *overrides)
@@ -379,9 +383,9 @@ def test_losses():
     target = torch.tensor([0.0, -1.0])
     recipe = recipes.get("201")
     expected = ((1e-3) ** 0.5 + (16 + 1e-3) ** 0.5) / 2
-    assert loop.loss_of(recipe, output, target).item() == pytest.approx(expected)
-    assert loop.loss_of(recipe.override(["loss=l1"]), output, target).item() == 2
-    assert loop.loss_of(recipe.override(["loss=mse"]), output, target).item() == 8
+    assert losses.pixel_loss(recipe, output, target).item() == pytest.approx(expected)
+    assert losses.pixel_loss(recipe.override(["loss=l1"]), output, target).item() == 2
+    assert losses.pixel_loss(recipe.override(["loss=mse"]), output, target).item() == 8
 
 
 def test_mixup_mixes_half_of_the_batches_with_themselves():

@@ -110,6 +110,20 @@ def test_targets_are_sharpened_when_the_recipe_says_so(folder):
     assert all(0 <= sharp[number][1].min() <= sharp[number][1].max() <= 1 for number in range(4))
 
 
+def test_a_discriminator_gets_the_targets_before_sharpening(folder):
+    plain = Patches(source(folder), 8, seed=3)
+    both = Patches(source(folder, sharpen=True), 8, seed=3, unsharpened=True)
+    for number in range(4):
+        _, sharp, real = both[number]
+        assert torch.equal(real, plain[number][1])
+        assert not torch.equal(real, sharp)
+    sharpening = recipes.get("real_x4_gan").override(["images=.", "patch=8", "batch=2", "workers=0", "iterations=1"])
+    ((_, _, targets, reals),) = data.batches(source(folder, sharpen=True), sharpening, 0)
+    assert targets.shape == reals.shape == (2, 3, 32, 32)
+    ((*_, reals),) = data.batches(source(folder), sharpening.override(["adversarial=0"]), 0)
+    assert reals is None
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -92,7 +92,16 @@ class Recipe:
     warmup: int = 0  # iterations of a linear rise from 0
     ema: float = 0.999  # decay of the weight average; 0: none
     ema_warmup: bool = True  # the average forgets its random start: decay min(ema, (1 + n) / (10 + n)) after n updates
-    loss: str = "l1"  # l1 | mse | charbonnier
+    loss: str = "l1"  # l1 | mse | charbonnier, of the pixels
+    pixel: float = 1.0  # weight of that loss
+    perceptual: float = 0.0  # weight of the distance of VGG19's features; 0: without
+    perceptual_weights: str = ""  # file of VGG19's weights as torchvision has them; none: those in torch's cache
+    lpips: float = 0.0  # weight of LPIPS, which needs the extra `metrics`; 0: without
+    lpips_net: str = "vgg"  # alex | vgg | squeeze: its backbone
+    adversarial: float = 0.0  # weight of what the network loses to a discriminator, trained beside it; 0: without
+    adversarial_loss: str = "vanilla"  # vanilla | hinge
+    discriminator_lr: float = 1e-4  # of its Adam, in the schedule of lr; betas are those of the network
+    discriminator_channels: int = 64  # of its first features
     mixup: float = 0.0  # probability of mixing a batch with itself, Beta(1.2, 1.2)
     clip: float = 0.0  # largest gradient norm; 0: no limit
     seed: int = 0
@@ -139,6 +148,10 @@ class Recipe:
             raise self._error(
                 "real=true draws the input of each patch: it goes with neither sigma, quality nor lr_images"
             )
+        if self.adversarial and self.parallel == "fsdp":
+            raise self._error("adversarial goes with parallel=ddp; a sharded network has no discriminator beside it")
+        if self.adversarial and self.mixup:
+            raise self._error("adversarial does not go with mixup: mixed images do not look real")
         if not 0 <= self.webp <= 1:
             raise self._error(f"webp must be from 0 to 1, got {self.webp}")
         for key in ("sigma", "quality"):
@@ -234,16 +247,18 @@ _CHOICES = {
     "levels": ("range", "choice"),
     "gray_from_colour": ("standard", "authors"),
     "loss": ("l1", "mse", "charbonnier"),
+    "lpips_net": ("alex", "vgg", "squeeze"),
+    "adversarial_loss": ("vanilla", "hinge"),
     "amp": ("none", "bf16", "fp16"),
     "parallel": ("ddp", "fsdp"),
 }
 
 
-_POSITIVE = ("patch", "batch", "iterations", "log_every", "validate_every", "periods")
+_POSITIVE = ("patch", "batch", "iterations", "log_every", "validate_every", "periods", "discriminator_channels")
 _NOT_NEGATIVE = (
     "validation_level", "sigma", "minutes", "lr", "betas", "adam_lr", "weight_decay", "milestones", "warmup", "mixup",
     "clip", "seed", "micro_batch", "workers", "cache_gb", "save_minutes", "held_out", "keep_every", "keep",
-    "restart_weights", "lr_min", "context",
+    "restart_weights", "lr_min", "context", "pixel", "perceptual", "lpips", "adversarial", "discriminator_lr",
 )  # fmt: skip
 _ALIASES = {"optimizer": "optimiser"}
 """Other spellings of keys."""
