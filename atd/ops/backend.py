@@ -161,6 +161,8 @@ def backend_report(device: torch.device | str, dtype: torch.dtype = torch.float3
         able, reason = can_use_native()
         return ("native" if able else "torch"), reason
     able, reason = can_use_triton(device)
+    if able and choice == "auto" and torch.version.hip is not None:
+        return "torch", "the kernels have not been tried on AMD's cards; triton runs them there when it is asked for"
     # Exported programs must run where triton is absent, so they are traced through the torch path.
     if able and choice == "auto" and (is_exporting() or device.type != "cuda"):
         return "torch", "exports and interpreted runs use the torch path unless triton is asked for"

@@ -68,7 +68,8 @@ def _reference(query, key, logit_scale, tokens, dictionary, norm_weight, norm_bi
 
 def _streamed(query, key, logit_scale, tokens, dictionary, norm_weight, norm_bias, sigma) -> Tensor:
     """Slices of tokens: column statistics first, then the weighted sum; no (n, M) map is kept, nor for the gradient."""
-    if torch.compiler.is_compiling():  # a graph must not depend on the number of slices
+    # A graph must not depend on the number of slices; and MPS has no float64, which the sums over slices need.
+    if torch.compiler.is_compiling() or query.device.type == "mps":
         return _reference(query, key, logit_scale, tokens, dictionary, norm_weight, norm_bias, sigma)
     return _mix(dictionary, _WeightedSum.apply(query, key, logit_scale, tokens, norm_weight, norm_bias), sigma)
 

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from atd.errors import NotEnoughDiskError, NotEnoughMemoryError
+from atd.ops.backend import backend_report
+from atd.restoration.measured_memory import memory_table
 from atd.restoration.network import size_multiple_of
 from atd.system import free_in_cgroups, install_hint
 
@@ -24,7 +26,8 @@ BYTES_PER_PIXEL = {
 }
 """Peak bytes per input pixel beyond the weights, by architecture and embed_dim: on a CPU, where blocks run piece by
 piece, and elsewhere. Both are measured by ``python -m benchmarks.memory`` in float32 on a CPU, the second with
-``--layerwise`` on the torch path; half precision and the Triton kernels take less.
+``--layerwise`` on the torch path; half precision and the Triton kernels take less, how much less on a card a table of
+`measured_memory` may say.
 
 With `CPU_OVERHEAD` the first is an upper bound of the rise of the resident set: with torch 2.14.1, for 1, 2 and 4
 threads of the native kernels and of the torch path, for ATD, ATD-light, CVPR ATD-light, ATD-U and its tiny form (two
@@ -42,10 +45,13 @@ USABLE = 0.8
 
 def free_bytes(device: torch.device) -> int | None:
     """Memory that new tensors on `device` can take now: free device memory, or available RAM; None when unknown."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
+    if device.type in ("cuda", "xpu"):
+        card = torch.get_device_module(device)
+        free, _ = card.mem_get_info(device)
         # What torch has reserved and not allocated is free for new tensors too.
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + card.memory_reserved(device) - card.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     if device.type == "cpu":
         return free_ram()
     return None
@@ -120,10 +126,19 @@ def is_measured(model: nn.Module) -> bool:
     return any(name == getattr(model, "architecture", None) for name, _ in BYTES_PER_PIXEL)
 
 
-def bytes_per_pixel(model: nn.Module, device: torch.device) -> float:
-    """The measured figure for this width; else that of the nearest width of the same architecture, in proportion."""
+def bytes_per_pixel(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> float:
+    """The measured figure for this width; else that of the nearest width of the same architecture, in proportion.
+
+    On a card, that of the table named by ATD_MEMORY_TABLE, where it has one for this width, `dtype` and backend.
+    """
     config: dict[str, object] = getattr(model, "config", None) or {}
     architecture, width = getattr(model, "architecture", None), config.get("embed_dim")
+    if device.type == "cuda" and dtype is not None and isinstance(architecture, str) and isinstance(width, int):
+        table = memory_table()
+        if table is not None and table.backend == backend_report(device, dtype)[0]:
+            own = table.bytes_per_pixel(architecture, width, str(dtype).removeprefix("torch."))
+            if own is not None:
+                return own
     measured = {dim: figures for (name, dim), figures in BYTES_PER_PIXEL.items() if name == architecture}
     if not measured or not isinstance(width, int):
         return UNKNOWN_BYTES_PER_PIXEL
@@ -132,42 +147,73 @@ def bytes_per_pixel(model: nn.Module, device: torch.device) -> float:
     return (on_cpu if device.type == "cpu" else elsewhere) * width / nearest
 
 
-def estimate(model: nn.Module, height: int, width: int, batch_size: int = 1, *, device: torch.device) -> int:
-    """Peak bytes that one call on a (batch_size, c, height, width) tile takes beyond the weights."""
+def estimate(
+    model: nn.Module,
+    height: int,
+    width: int,
+    batch_size: int = 1,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> int:
+    """Peak bytes that one call on a (batch_size, c, height, width) tile takes beyond the weights.
+
+    Args:
+        dtype: the precision of the network, for `bytes_per_pixel`.
+    """
     multiple = size_multiple_of(model)
     padded = -(-height // multiple) * multiple * -(-width // multiple) * multiple
-    return int(batch_size * padded * bytes_per_pixel(model, device)) + (CPU_OVERHEAD if device.type == "cpu" else 0)
+    return int(batch_size * padded * bytes_per_pixel(model, device, dtype)) + (
+        CPU_OVERHEAD if device.type == "cpu" else 0
+    )
 
 
 def largest_tile(
-    model: nn.Module, height: int, width: int, *, device: torch.device, batch_size: int = 1, reserve: int = 0
+    model: nn.Module,
+    height: int,
+    width: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    batch_size: int = 1,
+    reserve: int = 0,
 ) -> int | None:
     """The longest side of a tile that fits into free memory; None when the whole image fits, untiled.
 
     Args:
+        dtype: the precision of the network.
         reserve: bytes of `device` that will be needed for something else.
     """
     free = free_bytes(device)
     if free is None:
         return None
     budget = int(free * USABLE) - reserve
-    if estimate(model, height, width, device=device) <= budget:
+    if estimate(model, height, width, device=device, dtype=dtype) <= budget:
         return None
     multiple = size_multiple_of(model)
     low, high = 1, -(-max(height, width) // multiple)
     while low < high:
         middle = (low + high + 1) // 2
         tile = middle * multiple
-        fits = estimate(model, min(tile, height), min(tile, width), batch_size, device=device) <= budget
+        needed = estimate(model, min(tile, height), min(tile, width), batch_size, device=device, dtype=dtype)
+        fits = needed <= budget
         low, high = (middle, high) if fits else (low, middle - 1)
     return low * multiple
 
 
-def largest_batch(model: nn.Module, height: int, width: int, batch_size: int, *, device: torch.device) -> int:
+def largest_batch(
+    model: nn.Module,
+    height: int,
+    width: int,
+    batch_size: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> int:
     """How many tiles of this size fit into free memory at once: at most `batch_size`, at least one."""
     free = free_bytes(device)
     if free is None:
         return batch_size
-    while batch_size > 1 and estimate(model, height, width, batch_size, device=device) > free * USABLE:
+    while batch_size > 1 and estimate(model, height, width, batch_size, device=device, dtype=dtype) > free * USABLE:
         batch_size -= 1
     return batch_size

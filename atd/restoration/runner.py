@@ -10,6 +10,7 @@ import copy
 import gc
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from atd.models import RestorationModel
 from atd.models.layer_events import listening
 from atd.restoration import memory
 from atd.restoration.channels import AlphaUpsampler, through_network
+from atd.restoration.half_copies import half_copy
 from atd.restoration.network import (
     HALF,
     channels_of,
@@ -43,6 +45,7 @@ from atd.restoration.tiling import (
     plan_tiles,
     tile_limit,
 )
+from atd.system import release_cached_memory
 
 logger = logging.getLogger("atd.restoration")
 
@@ -65,6 +68,9 @@ class TileRunner:
         self.scale = scale_of(model)
         self.takes = channels_of(model)
         self.told = False
+        half = self.dtype in HALF and dtype_of(model) == torch.float32
+        # What tiles go through; `model` itself where autocast or nothing has to be done.
+        self.network = (half_copy(model, self.dtype) if half else None) or model
         self.float32_model: nn.Module | None = None
 
     def __call__(self, batch: Tensor) -> Tensor:
@@ -73,7 +79,7 @@ class TileRunner:
 
     def _network(self, batch: Tensor) -> Tensor:
         """The network alone, on its device and for its number of channels; finite or an InputError."""
-        output = self._ensemble(self.model, batch, self.dtype)
+        output = self._ensemble(self.network, batch, self.dtype)
         finite = output.flatten(1).isfinite().all(dim=1)
         if not finite.all() and self.dtype in HALF:
             if not self.told:
@@ -110,7 +116,7 @@ class TileRunner:
 
     def _forward(self, model: nn.Module, batch: Tensor, dtype: torch.dtype) -> Tensor:
         weights = dtype_of(model)
-        autocast = torch.autocast(self.device.type, dtype=dtype, enabled=dtype in HALF and weights == torch.float32)
+        autocast = _autocast(self.device, dtype, enabled=dtype in HALF and weights == torch.float32)
         # no_grad rather than inference_mode: a network may cache index tensors that it later trains with.
         # Our networks take float32 whatever their weights are, and keep the image itself in full precision.
         image = batch if isinstance(model, RestorationModel) else batch.to(weights)
@@ -125,6 +131,12 @@ class TileRunner:
                 f"{self.scale} means {expected}: set model.scale"
             )
         return output.float()
+
+
+def _autocast(device: torch.device, dtype: torch.dtype, *, enabled: bool) -> AbstractContextManager[object]:
+    """Also switches a caller's autocast off; devices that know none are left alone."""
+    known = torch.amp.is_autocast_available(device.type)  # pyright: ignore[reportUnknownMemberType]
+    return torch.autocast(device.type, dtype=dtype, enabled=enabled) if known or enabled else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -200,7 +212,13 @@ def choose_tile(
         elif reserve is None:
             reserve = count * height * width * runner.scale**2 * 4 * (runner.takes or 3)
         fitting = memory.largest_tile(
-            runner.model, height, width, device=runner.device, batch_size=batch_size, reserve=reserve
+            runner.model,
+            height,
+            width,
+            device=runner.device,
+            dtype=runner.dtype,
+            batch_size=batch_size,
+            reserve=reserve,
         )
         fitting = untiled if fitting is None else fitting
         fitting = fitting if longest is None else min(fitting, tile_limit(longest, multiple))
@@ -256,7 +274,8 @@ def strips(
     rows, columns = _plan(images, position, overlap, multiple)
     if options.tile == "auto" and len(rows.tiles) == len(columns.tiles) == 1:
         # "auto" has made sure of one whole image, which is worth more than several at a time.
-        batch_size = memory.largest_batch(model, height, width, min(batch_size, images.count), device=runner.device)
+        batch_size = min(batch_size, images.count)
+        batch_size = memory.largest_batch(model, height, width, batch_size, device=runner.device, dtype=runner.dtype)
     counter.plan(images.count * len(columns.tiles) * (len(rows.tiles) - position.index))
     tail: Tensor | None = None
     faded = Span(0, 0)
@@ -272,8 +291,7 @@ def strips(
         if strip is None:
             # Outside the handler, where no traceback holds the tensors of the failed call any more.
             gc.collect()
-            if runner.device.type == "cuda":
-                torch.cuda.empty_cache()
+            release_cached_memory(runner.device)
             if batch_size > 1:
                 batch_size = 1
                 counter.plan(images.count * len(columns.tiles) * (len(rows.tiles) - index))

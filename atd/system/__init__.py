@@ -1,7 +1,7 @@
 """The machine below the library: files that appear whole, devices, and packages that may be missing."""
 
 from atd.system.cgroups import free_in_cgroups
-from atd.system.devices import default_device, named_device
+from atd.system.devices import default_device, named_device, release_cached_memory
 from atd.system.dtypes import as_dtype
 from atd.system.extras import import_extra, install_hint, missing_extra
 from atd.system.files import atomic_write, check_exists, disk_error, expand_user, ignores_case, naming
@@ -26,5 +26,6 @@ __all__ = [
     "missing_extra",
     "named_device",
     "naming",
+    "release_cached_memory",
     "warn_caller",
 ]

@@ -31,3 +31,11 @@ def default_device() -> torch.device:
     import torch  # the command line asks this room for other things without it
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def release_cached_memory(device: torch.device) -> None:
+    """Give back to the device what torch keeps of freed tensors, on any kind of device that has such a cache."""
+    import torch
+
+    if device.type != "cpu" and (release := getattr(torch.get_device_module(device), "empty_cache", None)):
+        release()

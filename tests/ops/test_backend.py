@@ -212,3 +212,12 @@ def test_auto_takes_triton_when_compiled_for_a_card_and_torch_when_exported(monk
     # The strict exports of torch 2.7 do not say that they are exports.
     for strict in (False,) if torch.__version__.startswith("2.7") else (True, False):
         assert torch.export.export(Answer(), (x,), strict=strict).module()(x)[0] == 2
+
+
+def test_auto_takes_the_torch_path_on_cards_of_amd_where_the_kernels_were_never_tried(monkeypatch):
+    """ROCm calls its cards CUDA too. What stands in says that triton is there."""
+    monkeypatch.setattr(backend, "can_use_triton", lambda device: (True, "a card stands in"))
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert ops.backend_report("cuda")[0] == "torch"
+    with ops.use("triton"):
+        assert ops.backend_report("cuda")[0] == "triton"
