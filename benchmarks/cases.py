@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import atd
 from atd import ops
+from atd.models import RestorationModel as Network
 from atd.models.layers import DictionaryLayer
 from benchmarks.measure import Run
 
@@ -91,6 +92,11 @@ class Shape:
             learned=layer.attn_aca.logit_scale is not None,
         )
 
+    @classmethod
+    def of_network(cls, network: nn.Module) -> Self:
+        """The sizes of a network's first layer."""
+        return cls.of(next(layer for layer in network.modules() if isinstance(layer, DictionaryLayer)))
+
 
 def shapes_of(name: str) -> list[Shape]:
     """The kinds of layers of a network of the registry, each once, in the order in which the network has them."""
@@ -118,7 +124,7 @@ def _pin(variant: Variant, device: torch.device, run: Run, *, gradients: bool = 
     return call
 
 
-def _op_inputs(shape: Shape, side: int, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+def op_inputs(shape: Shape, side: int, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     n = side * side
 
     def draw(*size: int) -> Tensor:
@@ -143,7 +149,7 @@ def _op_inputs(shape: Shape, side: int, dtype: torch.dtype, device: torch.device
     }
 
 
-def _calls(s: Shape, side: int, t: dict[str, Tensor]) -> dict[str, Run]:
+def op_calls(s: Shape, side: int, t: dict[str, Tensor]) -> dict[str, Run]:
     grid = (side, side)
     scale = (s.channels // s.heads) ** -0.5
     return {
@@ -172,21 +178,21 @@ def _op_cost(s: Shape, side: int, op: str, itemsize: int) -> tuple[float, float]
     }[op]
 
 
-# Tensors that an op's backward pass differentiates.
-_LEAVES = {
+LEAVES = {
     "dictionary_attention": ("query", "key", "value", "scale"),
     "window_attention": ("qkv", "table"),
     "category_attention": ("qkv",),
     "category_feedforward": ("hidden", "features", "weight", "bias"),
 }
+"""Tensors that an op's backward pass differentiates."""
 
 
-def _make_op(shape: Shape, side: int, op: str, backward: bool, variant: Variant, device: torch.device) -> Run:
-    inputs = _op_inputs(shape, side, variant.dtype, device)
-    call = _calls(shape, side, inputs)[op]
+def make_op(shape: Shape, side: int, op: str, backward: bool, variant: Variant, device: torch.device) -> Run:
+    inputs = op_inputs(shape, side, variant.dtype, device)
+    call = op_calls(shape, side, inputs)[op]
     if not backward:
         return _pin(variant, device, call)
-    leaves = [inputs[name].requires_grad_() for name in _LEAVES[op]]
+    leaves = [inputs[name].requires_grad_() for name in LEAVES[op]]
 
     def both() -> object:
         result = call()
@@ -199,30 +205,31 @@ def _make_op(shape: Shape, side: int, op: str, backward: bool, variant: Variant,
 def op_cases(sides: list[int], variants: tuple[Variant, ...]) -> Iterator[Case]:
     for name, shape in SHAPES.items():
         for side in sides:
-            for op in ("dictionary_attention", "category_partition", *list(_LEAVES)[1:]):
+            for op in ("dictionary_attention", "category_partition", *list(LEAVES)[1:]):
                 yield Case(
                     "op",
                     f"{name} {op}",
                     side,
-                    partial(_make_op, shape, side, op, False),
+                    partial(make_op, shape, side, op, False),
                     partial(_op_cost, shape, side, op),
                     variants,
                 )
-        for op in _LEAVES:
+        for op in LEAVES:
             yield Case(
                 "op",
                 f"{name} {op} forward+backward",
                 sides[0],
-                partial(_make_op, shape, sides[0], op, True),
+                partial(make_op, shape, sides[0], op, True),
                 # Forward, the same again for the recomputation, and two products for each of the forward's.
                 lambda itemsize, s=shape, op=op: tuple(3.5 * x for x in _op_cost(s, sides[0], op, itemsize)),  # pyright: ignore
                 tuple(variant for variant in variants if variant.backend != "native"),  # it has no backward pass
             )
 
 
-def _build(name: str, variant: Variant, device: torch.device) -> nn.Module:
+def build(name: str, variant: Variant, device: torch.device, overrides: Mapping[str, object] | None = None) -> Network:
+    """A network of `NETWORKS` with random weights, the same ones every time."""
     torch.manual_seed(0)
-    model = atd.create(NETWORKS[name], use_checkpoint=variant.checkpointed).to(device)
+    model = atd.create(NETWORKS[name], **{"use_checkpoint": variant.checkpointed, **(overrides or {})}).to(device)
     if not variant.autocast:
         model.to(variant.dtype)
     if variant.compiled:
@@ -234,14 +241,26 @@ def _build(name: str, variant: Variant, device: torch.device) -> nn.Module:
     return model
 
 
-def _make_network(name: str, side: int, variant: Variant, device: torch.device) -> Run:
-    model = _build(name, variant, device).eval()
-    image = torch.rand(1, 3, side, side, device=device)
-    return _pin(variant, device, lambda: model(image))
+def make_network(name: str, side: int, variant: Variant, device: torch.device) -> Run:
+    return run_network(build(name, variant, device), side, side, variant, device)
 
 
-def _make_training(name: str, patch: int, batch: int, variant: Variant, device: torch.device) -> Run:
-    model = _build(name, variant, device).train()
+def run_network(model: Network, height: int, width: int, variant: Variant, device: torch.device) -> Run:
+    """The call of a forward pass on a random image, the same one every time."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, model.in_channels, height, width, generator=generator).to(device)
+    return _pin(variant, device, partial(model.eval(), image))
+
+
+def make_training(
+    name: str,
+    patch: int,
+    batch: int,
+    variant: Variant,
+    device: torch.device,
+    overrides: Mapping[str, object] | None = None,
+) -> Run:
+    model = build(name, variant, device, overrides).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     image = torch.rand(batch, 3, patch, patch, device=device)
     target = torch.rand(batch, 3, patch * model.scale, patch * model.scale, device=device)
@@ -290,7 +309,7 @@ def network_cases(sizes: dict[str, list[int]], variants: Callable[[str, int], tu
                 "network",
                 name,
                 side,
-                partial(_make_network, name, side),
+                partial(make_network, name, side),
                 partial(network_cost, name, side),
                 variants(name, side),
             )
@@ -300,4 +319,4 @@ def training_case(name: str, patch: int, batch: int, variants: tuple[Variant, ..
     def cost(itemsize: int) -> tuple[float, float]:
         return tuple(3 * batch * x for x in network_cost(name, patch, itemsize))  # pyright: ignore
 
-    return Case("training", f"{name} batch {batch}", patch, partial(_make_training, name, patch, batch), cost, variants)
+    return Case("training", f"{name} batch {batch}", patch, partial(make_training, name, patch, batch), cost, variants)

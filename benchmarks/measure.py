@@ -75,18 +75,19 @@ def time_samples(
     calls, counts = {}, {}
     for name, run in runs.items():
         run()
-        once = _sample(run, device, 1)
+        once = sample(run, device, 1)
         calls[name] = max(1, int(_SHORTEST_SAMPLE_S / max(once, 1e-7)))
         counts[name] = max(3, min(repeats, int(budget_s / max(once * calls[name], 1e-7))))
     samples: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(max(counts.values())):
         for name, run in runs.items():
             if turn < counts[name]:
-                samples[name].append(_sample(run, device, calls[name]))
+                samples[name].append(sample(run, device, calls[name]))
     return samples
 
 
-def _sample(run: Run, device: torch.device, calls: int) -> float:
+def sample(run: Run, device: torch.device, calls: int) -> float:
+    """Seconds per call of so many calls one after another."""
     if device.type != "cuda":
         start = time.perf_counter()
         for _ in range(calls):
