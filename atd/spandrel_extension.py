@@ -13,7 +13,8 @@ from atd.weights.detection import detect
 
 import_extra("spandrel", purpose="the extension of spandrel", extra="spandrel")
 
-from spandrel import (  # noqa: E402
+# spandrel has types and lacks the file that says so, py.typed.
+from spandrel import (  # noqa: E402  # pyright: ignore[reportMissingTypeStubs]
     MAIN_REGISTRY,
     Architecture,
     ArchRegistry,
@@ -22,7 +23,7 @@ from spandrel import (  # noqa: E402
     ModelTiling,
     StateDict,
 )
-from spandrel.__helpers.model_descriptor import ArchId  # noqa: E402
+from spandrel.__helpers.model_descriptor import ArchId  # noqa: E402  # pyright: ignore[reportMissingTypeStubs]
 
 IDS = {"ATD": "ATD-TPAMI", "ATDU": "ATD-U", "ATDReal": "ATD-Real", "ATDCVPR": "ATD-CVPR"}
 """How spandrel calls each network class; "ATD" there is its own network of CVPR 2024."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from atd.cli.suggestions import flag_for, nearest
 
 if TYPE_CHECKING:
-    Subcommands = argparse._SubParsersAction["CommandParser"]
+    # argparse has no public name for what add_subparsers() returns.
+    Subcommands = argparse._SubParsersAction["CommandParser"]  # pyright: ignore[reportPrivateUsage]
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -68,11 +69,12 @@ class CommandParser(argparse.ArgumentParser):
         """The parsers of the commands below this one."""
         found: dict[str, CommandParser] = {}
         for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                found.update(action.choices)
+            found.update(_commands_of(action))
         return found
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]  (typeshed has further overloads)
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> Any:
         """As in argparse, after the rewriting of the words; what is not known is an error of this command."""
         words = list(sys.argv[1:] if args is None else args)
         words = self._rewrite(words) if self._rewrite else words
@@ -176,7 +178,7 @@ class CommandParser(argparse.ArgumentParser):
         names = [str(choice) for choice in action.choices]
         near = nearest(str(value), names)
         meant = f", did you mean {near}?" if near else ""
-        if isinstance(action, argparse._SubParsersAction):
+        if _commands_of(action):
             hint = self._hint(str(value)) if self._hint else None
             meant = f": {hint}" if hint else meant or f": {', '.join(names)}"
             raise argparse.ArgumentError(None, f"there is no command {value!r}{meant}")
@@ -188,6 +190,15 @@ class CommandParser(argparse.ArgumentParser):
     @staticmethod
     def _is_shown(action: argparse.Action) -> bool:
         return action.help is not argparse.SUPPRESS
+
+
+def _commands_of(action: argparse.Action) -> Mapping[str, CommandParser]:
+    """The parsers of the commands among which `action` chooses; none where it stands for anything else."""
+    choices = action.choices
+    # argparse has no public name for it.
+    if not isinstance(action, argparse._SubParsersAction):  # pyright: ignore[reportPrivateUsage]
+        return {}
+    return cast("Mapping[str, CommandParser]", choices)
 
 
 class _HelpAll(argparse.Action):
@@ -210,7 +221,7 @@ class _Formatter(argparse.HelpFormatter):
     def add_argument(self, action: argparse.Action) -> None:
         """Make room for the indent of the list of commands, which argparse forgets."""
         super().add_argument(action)
-        if isinstance(action, argparse._SubParsersAction):
+        if _commands_of(action):
             self._action_max_length += self._indent_increment
 
     def _format_action_invocation(self, action: argparse.Action) -> str:

@@ -78,7 +78,9 @@ def describe(parser: CommandParser, path: tuple[str, ...] = (), help: str = "") 
 
 def bash_script(commands: list[Command]) -> str:
     """The script for bash."""
-    options, values, follow = [], [], []
+    options: list[str] = []
+    values: list[str] = []
+    follow: list[str] = []
     for command in commands:
         key = " ".join(command.path)
         flags = " ".join(flag for option in command.options for flag in option.flags)

@@ -11,7 +11,7 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from atd.cli.streams import discard, one_line, say
 from atd.errors import LoadError, sentence_for
@@ -45,7 +45,7 @@ class EventLines(logging.Handler):
 
 
 @contextlib.contextmanager
-def shown_events(*, quiet: bool = False, verbose: bool = False) -> Iterator[None]:
+def shown_events(*, quiet: bool = False, verbose: bool = False) -> Generator[None, None, None]:
     """Show the events of the logger "atd" on stderr while the block runs.
 
     Args:

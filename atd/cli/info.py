@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from atd.cli.command_parser import Subcommands
+
+
+class _Card(Protocol):
+    """What torch tells of a CUDA card, without saying of what type it is."""
+
+    name: str
+    total_memory: int
+    major: int
+    minor: int
 
 
 def add_parser(subparsers: Subcommands) -> None:
@@ -52,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         if device == "cpu":
             what = f"{torch.get_num_threads()} threads"
         else:
-            card = torch.cuda.get_device_properties(device)
+            card = cast(_Card, torch.cuda.get_device_properties(device))  # pyright: ignore[reportUnknownMemberType]
             what = f"{card.name}, {card.total_memory / 2**30:.1f} GiB, compute capability {card.major}.{card.minor}"
         backend, reason = ops.backend_report(device)
         lines += [("device", f"{device} ({what}); backend {backend}: {reason}")]

@@ -7,7 +7,7 @@ import contextlib
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -225,7 +225,7 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
 
 
 @contextlib.contextmanager
-def warnings_as_lines() -> Iterator[None]:
+def warnings_as_lines() -> Generator[None, None, None]:
     """Print warnings as lines ``atd: warning: …``, each time and not once a place, while the block runs."""
     from PIL import Image
 

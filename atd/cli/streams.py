@@ -8,7 +8,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TextIO
 
@@ -33,7 +33,7 @@ codecs.register_error("atd-bytes", _as_bytes)
 
 
 @contextlib.contextmanager
-def lasting_streams() -> Iterator[None]:
+def lasting_streams() -> Generator[None, None, None]:
     """Standard streams that take every text, for as long as the block runs; those that are closed lead nowhere.
 
     A closed one would otherwise be the number of the next file that is opened, and what a C library says on stderr

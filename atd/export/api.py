@@ -186,7 +186,7 @@ def _with_categories(content: bytes, path: Path) -> Run:
     session = open_session(onnxruntime, with_categories(content), path)
 
     def run(image: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        restored, *categories = (torch.from_numpy(value) for value in session.run(None, {"image": image.numpy()}))
+        restored, *categories = (torch.as_tensor(value) for value in session.run(None, {"image": image.numpy()}))
         return restored, categories
 
     return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.export import ExportedProgram
@@ -30,7 +30,7 @@ def to_onnx(program: ExportedProgram, metadata: Metadata, opset: int = OLDEST_OP
     onnx = import_extra("onnx", purpose="writing ONNX files", extra="onnx")
     import_extra("onnxscript", purpose="writing ONNX files", extra="onnx")
     try:
-        converted = torch.onnx.export(
+        converted = torch.onnx.export(  # pyright: ignore[reportUnknownMemberType]  (some of its options are untyped)
             program,
             dynamo=True,
             opset_version=opset,
@@ -40,7 +40,8 @@ def to_onnx(program: ExportedProgram, metadata: Metadata, opset: int = OLDEST_OP
             verbose=False,
         )
         assert converted is not None
-        model = converted.model_proto
+        # Unknown where onnx is not installed, and untyped where it is.
+        model = cast(Any, converted.model_proto)  # pyright: ignore[reportUnknownMemberType]
     except Exception as error:  # the exporter's errors have no common base
         raise ExportError(
             f"torch {torch.__version__} cannot write this network as ONNX of opset {opset} ({type(error).__name__}: "

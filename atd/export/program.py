@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +63,12 @@ def trace(network: RestorationModel, size: Size | None = None) -> ExportedProgra
     image = torch.zeros(2, network.in_channels, 2 * multiple + 1, 3 * multiple + 1)
     sizes = {0: Dim("batch", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)}
     # torch otherwise assumes that no size is 1, neither of the image nor of the grid of windows.
-    patch = shapes.patch(backed_size_oblivious=True)  # pyright: ignore[reportAttributeAccessIssue]
-    with torch.no_grad(), ops.use("reference"), patch:
+    # The module gets its `patch` while it is imported, where no type checker sees it.
+    patch = cast(
+        "Callable[..., AbstractContextManager[None]]",
+        shapes.patch,  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    )
+    with torch.no_grad(), ops.use("reference"), patch(backed_size_oblivious=True):
         return torch.export.export(
             Restored(network),
             (image,),

@@ -14,7 +14,7 @@ import importlib.util
 import os
 import threading
 from collections.abc import Callable
-from typing import Self, TypeVar, cast
+from typing import Self, TypeVar, TypeVarTuple, cast
 
 import torch
 
@@ -23,6 +23,7 @@ from atd.ops.native.library import can_use_native
 from atd.ops.tracing import is_exporting, is_traced
 from atd.system.backends import BACKENDS, Backend
 
+Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 # The triton of torch 2.7, the oldest that is supported and for which the kernels are compiled in the tests.
@@ -210,12 +211,12 @@ def is_plain_inference(tensor: torch.Tensor) -> bool:
 def pick(
     tensor: torch.Tensor,
     *,
-    reference: Callable,
-    fast: Callable,
-    triton: Callable[[], Callable],
-    native: Callable | None = None,
+    reference: Callable[[*Arguments], Result],
+    fast: Callable[[*Arguments], Result],
+    triton: Callable[[], Callable[[*Arguments], Result]],
+    native: Callable[[*Arguments], Result] | None = None,
     triton_refuses: str | None = None,
-) -> Callable:
+) -> Callable[[*Arguments], Result]:
     """The implementation of an op for ``tensor``; ``triton`` is called, and triton imported, only when chosen.
 
     An op without a ``native`` implementation runs its ``fast`` one in its place, and so does one whose Triton kernel

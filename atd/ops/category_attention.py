@@ -5,6 +5,8 @@ CVPR 2024, section 3.3; TPAMI 2026, section 3.3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -46,13 +48,15 @@ def category_attention(
     return implementation(qkv, order, inverse, group_size, num_heads, scale)
 
 
-def _reference(qkv, order, inverse, group_size, num_heads, scale) -> Tensor:
+def _reference(
+    qkv: Tensor, order: Tensor, inverse: Tensor, group_size: int, num_heads: int, scale: float | Tensor
+) -> Tensor:
     tokens = qkv.shape[1]
     size = torch.sym_min(tokens, group_size)
     count = (tokens + size - 1) // size
     place = torch.arange(count * size, device=order.device)
     place = torch.where(place < tokens, place, place - (count * size - tokens))
-    rows = gather_rows(qkv, order.index_select(1, place)).unflatten(1, (count, size))
+    rows = torch.unflatten(gather_rows(qkv, order.index_select(1, place)), 1, (count, size))
     q, k, v = fixed_layout(rearrange(rows, "b n g (s k d) -> s b n k g d", s=3, k=num_heads))
     attention = torch.softmax(q @ fixed_layout(k.transpose(-2, -1)) * scale, dim=-1)
     output = fixed_layout(rearrange(attention @ v, "b n k g d -> b n g k d")).flatten(3).flatten(1, 2)
@@ -65,7 +69,9 @@ def group_rows(order: Tensor, size: int) -> Tensor:
     return torch.cat([order, order[:, order.shape[1] - pad :]], dim=1) if pad else order
 
 
-def _indexed(qkv, order, inverse, group_size, num_heads, scale) -> Tensor:
+def _indexed(
+    qkv: Tensor, order: Tensor, inverse: Tensor, group_size: int, num_heads: int, scale: float | Tensor
+) -> Tensor:
     batch, tokens, channels = qkv.shape
     size = min(tokens, group_size)
     rows = group_rows(order, size)
@@ -74,7 +80,9 @@ def _indexed(qkv, order, inverse, group_size, num_heads, scale) -> Tensor:
     return gather_rows(output.reshape(batch, rows.shape[1], -1), inverse)
 
 
-def _in_place(qkv, order, inverse, group_size, num_heads, scale) -> Tensor:
+def _in_place(
+    qkv: Tensor, order: Tensor, inverse: Tensor, group_size: int, num_heads: int, scale: float | Tensor
+) -> Tensor:
     batch, tokens, channels = qkv.shape
     size = min(tokens, group_size)
     rows = group_rows(order, size)
@@ -84,7 +92,7 @@ def _in_place(qkv, order, inverse, group_size, num_heads, scale) -> Tensor:
     return output
 
 
-def _triton():
+def _triton() -> Callable[[Tensor, Tensor, Tensor, int, int, float | Tensor], Tensor]:
     from atd.ops.kernels.category_attention import category_attention
 
     return category_attention

@@ -5,6 +5,8 @@ TPAMI 2026, section 3.4; without category channels it is the convolutional feed-
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -53,9 +55,16 @@ def category_feedforward(
     return implementation(hidden, grid, weight, bias, features, category)
 
 
-def _reference(hidden, grid, weight, bias, features, category) -> Tensor:
+def _reference(
+    hidden: Tensor,
+    grid: tuple[int, int],
+    weight: Tensor,
+    bias: Tensor | None,
+    features: Tensor | None,
+    category: Tensor | None,
+) -> Tensor:
     y = F.gelu(hidden)
-    if features is not None:
+    if features is not None and category is not None:
         y = torch.cat([y, gather_rows(features, category).to(y.dtype)], dim=-1)
     image = rearrange(y, "b (h w) c -> b c h w", h=grid[0], w=grid[1]).contiguous()
     image = F.gelu(F.conv2d(image, weight, bias, padding=_margin(weight), groups=image.shape[1]))
@@ -67,10 +76,17 @@ def _margin(weight: Tensor) -> int:
     return int(weight.shape[-1]) // 2
 
 
-def _channels_last(hidden, grid, weight, bias, features, category) -> Tensor:
+def _channels_last(
+    hidden: Tensor,
+    grid: tuple[int, int],
+    weight: Tensor,
+    bias: Tensor | None,
+    features: Tensor | None,
+    category: Tensor | None,
+) -> Tensor:
     """The tokens already are a channels-last image: no transposed copy is made on either side of the convolution."""
     y = F.gelu(hidden)
-    if features is not None:
+    if features is not None and category is not None:
         y = torch.cat([y, gather_rows(features, category).to(y.dtype)], dim=-1)
     batch, tokens, channels = y.shape
     image = y.view(batch, *grid, channels).permute(0, 3, 1, 2)
@@ -78,7 +94,14 @@ def _channels_last(hidden, grid, weight, bias, features, category) -> Tensor:
     return y + F.gelu(image.permute(0, 2, 3, 1).reshape(batch, tokens, channels))
 
 
-def _in_lines(hidden, grid, weight, bias, features, category) -> Tensor:
+def _in_lines(
+    hidden: Tensor,
+    grid: tuple[int, int],
+    weight: Tensor,
+    bias: Tensor | None,
+    features: Tensor | None,
+    category: Tensor | None,
+) -> Tensor:
     batch, tokens, narrow = hidden.shape
     channels, margin = len(weight), _margin(weight)
     output = hidden.new_empty(batch, tokens, channels)
@@ -86,7 +109,7 @@ def _in_lines(hidden, grid, weight, bias, features, category) -> Tensor:
         image = hidden.new_zeros(grid[0] + 2 * margin, grid[1], channels)
         y = image[margin : margin + grid[0]].view(tokens, channels)
         y[:, :narrow] = F.gelu(hidden[b])
-        if features is not None:
+        if features is not None and category is not None:
             y[:, narrow:] = features[b].index_select(0, category[b])
         output[b] = convolve_lines(image, weight, bias).view(tokens, channels)
     return output
@@ -114,7 +137,7 @@ def convolve_lines(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor
     return output.add_(image[margin : len(image) - margin])
 
 
-def _triton():
+def _triton() -> Callable[[Tensor, tuple[int, int], Tensor, Tensor | None, Tensor | None, Tensor | None], Tensor]:
     from atd.ops.kernels.category_feedforward import category_feedforward
 
     return category_feedforward

@@ -5,6 +5,8 @@ CVPR 2024, section 3.3; TPAMI 2026, section 3.3.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -52,7 +54,7 @@ def _sorted(category: Tensor, num_categories: int) -> tuple[Tensor, Tensor]:
     return order, _inverse(order)
 
 
-def _triton():
+def _triton() -> Callable[[Tensor, int], tuple[Tensor, Tensor]]:
     from atd.ops.kernels.category_partition import category_partition
 
     return category_partition

@@ -6,12 +6,13 @@ category of every token, which the category attention and the feed-forward netwo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from atd.ops.backend import pick
 from atd.ops.kernels.limits import refuses
@@ -84,7 +85,7 @@ def _chunked(query: Tensor, key: Tensor, value: Tensor, logit_scale: Tensor) -> 
     recompute = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value, logit_scale))
     function = partial(checkpoint, _slice, use_reentrant=False, preserve_rng_state=False) if recompute else _slice
     step = slice_length(query, key.shape[1])
-    slices = [function(part, key, value, logit_scale) for part in query.split(step, dim=1)]
+    slices = [function(part, key, value, logit_scale) for part in torch.split(query, step, dim=1)]
     if len(slices) == 1:
         return slices[0]
     return torch.cat([output for output, _ in slices], dim=1), torch.cat([category for _, category in slices], dim=1)
@@ -109,7 +110,7 @@ def _argmax(logits: Tensor) -> Tensor:
     return torch.add(blocks.index_select(0, first + block).argmax(dim=-1), block, alpha=_ARGMAX_BLOCK).view(rows)
 
 
-def _triton():
+def _triton() -> Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
     from atd.ops.kernels.dictionary_attention import dictionary_attention
 
     return dictionary_attention

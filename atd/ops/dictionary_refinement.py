@@ -6,7 +6,7 @@ weight the layer's output into M new entries that are mixed with the old ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -56,7 +56,16 @@ def _mix(dictionary: Tensor, gathered: Tensor, sigma: Tensor) -> Tensor:
     return (share * dictionary.to(gathered.dtype) + (1 - share) * gathered).to(dictionary.dtype)
 
 
-def _reference(query, key, logit_scale, tokens, dictionary, norm_weight, norm_bias, sigma) -> Tensor:
+def _reference(
+    query: Tensor,
+    key: Tensor,
+    logit_scale: Tensor,
+    tokens: Tensor,
+    dictionary: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    sigma: Tensor,
+) -> Tensor:
     attention = torch.softmax(cosine_logits(query, key, logit_scale), dim=-1)
     wide = attention.dtype
     columns = attention.transpose(-2, -1)  # (b, M, n)
@@ -66,7 +75,16 @@ def _reference(query, key, logit_scale, tokens, dictionary, norm_weight, norm_bi
     return _mix(dictionary, exact_matmul(torch.softmax(normalised, dim=-1), tokens.to(wide)), sigma)
 
 
-def _streamed(query, key, logit_scale, tokens, dictionary, norm_weight, norm_bias, sigma) -> Tensor:
+def _streamed(
+    query: Tensor,
+    key: Tensor,
+    logit_scale: Tensor,
+    tokens: Tensor,
+    dictionary: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    sigma: Tensor,
+) -> Tensor:
     """Slices of tokens: column statistics first, then the weighted sum; no (n, M) map is kept, nor for the gradient."""
     # A graph must not depend on the number of slices; and MPS has no float64, which the sums over slices need.
     if torch.compiler.is_compiling() or query.device.type == "mps":
@@ -126,7 +144,15 @@ class _WeightedSum(torch.autograd.Function):
     """``P·tokens``, (b, M, C) in float32 or better; both passes form the attention map slice by slice."""
 
     @staticmethod
-    def forward(ctx: Any, query, key, logit_scale, tokens, norm_weight, norm_bias) -> Tensor:
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        logit_scale: Tensor,
+        tokens: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+    ) -> Tensor:
         columns = _Columns.measure(query, key, logit_scale, norm_weight)
         wide = columns.mean.dtype
         sums = torch.zeros_like(columns.mean)
@@ -141,7 +167,7 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         query, key, logit_scale, tokens, norm_weight, norm_bias, sums, gathered, *columns = ctx.saved_tensors
         columns = _Columns(*columns)
         wide = grad.dtype
@@ -190,6 +216,6 @@ class _WeightedSum(torch.autograd.Function):
         )
 
 
-def _triton():
+def _triton() -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
     # The streamed form is bound by two small products that cuBLAS does well; it serves the Triton backend too.
     return _streamed

@@ -126,7 +126,7 @@ class _GroupAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, bias, output = ctx.saved_tensors
         count, size, channels = rows.shape
         heads, scale = ctx.num_heads, ctx.scale

@@ -27,7 +27,7 @@ def exact_matmul(a: Tensor, b: Tensor) -> Tensor:
 
 # torch.compile cannot trace the newer names; it takes the answer as it is while it compiles, and compiles anew when the
 # choice has changed, which is among its guards.
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # pyright: ignore[reportUnknownMemberType]  (torch leaves it untyped)
 def _products_are_reduced() -> bool:
     """Whether the process lets CUDA take products of float32 in TF32.
 

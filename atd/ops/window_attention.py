@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -51,12 +53,14 @@ def window_bias(bias_table: Tensor, window: int) -> Tensor:
     return bias_table.t().contiguous().index_select(1, index.view(-1)).view(-1, window**2, window**2)
 
 
-def _reference(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
+def _reference(
+    qkv: Tensor, bias_table: Tensor, grid: tuple[int, int], window: int, shift: int, num_heads: int
+) -> Tensor:
     height, width = grid
     rows, columns = height // window, width // window
-    image = torch.roll(qkv.unflatten(1, (height, width)), (-shift, -shift), dims=(1, 2))
+    image = torch.roll(torch.unflatten(qkv, 1, (height, width)), (-shift, -shift), dims=(1, 2))
     windows = rearrange(
-        image.unflatten(2, (columns, window)).unflatten(1, (rows, window)),
+        torch.unflatten(torch.unflatten(image, 2, (columns, window)), 1, (rows, window)),
         "b y wy x wx (s k d) -> s b y x k wy wx d",
         s=3,
         k=num_heads,
@@ -65,7 +69,8 @@ def _reference(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
     logits = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1) + window_bias(bias_table, window).to(q.dtype)
     if shift > 0:
         logits = logits + _reference_mask(height, width, window, shift, qkv)[:, None]
-    output = (torch.softmax(logits, dim=-1) @ v).unflatten(3, (window, window)).unflatten(1, (rows, columns))
+    output = torch.unflatten(torch.softmax(logits, dim=-1) @ v, 3, (window, window))
+    output = torch.unflatten(output, 1, (rows, columns))
     output = fixed_layout(rearrange(output, "b y x k wy wx d -> b y wy x wx k d"))
     output = output.flatten(5, 6).flatten(3, 4).flatten(1, 2)
     return torch.roll(output, (shift, shift), dims=(1, 2)).flatten(1, 2)
@@ -77,7 +82,8 @@ def _reference_mask(height: int, width: int, window: int, shift: int, like: Tens
     def regions(side: int) -> Tensor:
         """(windows, w): 0 before the last window, 1 in its part that stayed, 2 in the part that came round."""
         place = torch.arange(side, device=like.device)
-        return ((place >= side - window).long() + (place >= side - shift).long()).unflatten(0, (side // window, window))
+        region = (place >= side - window).long() + (place >= side - shift).long()
+        return torch.unflatten(region, 0, (side // window, window))
 
     y, x = regions(height), regions(width)
     region = (3 * y[:, None, :, None] + x[None, :, None, :]).flatten(2).flatten(0, 1)
@@ -103,11 +109,11 @@ def _kinds(
     biases = [bias]
     if shift:
         biases += [bias + mask for mask in shift_masks(window, shift, like.device, like.dtype)]
-    kinds = zip(windows.order.split([count * window**2 for count in windows.counts]), biases, strict=True)
+    kinds = zip(torch.split(windows.order, [count * window**2 for count in windows.counts]), biases, strict=True)
     return [(rows, kind_bias) for rows, kind_bias in kinds if rows.numel()]
 
 
-def _indexed(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
+def _indexed(qkv: Tensor, bias_table: Tensor, grid: tuple[int, int], window: int, shift: int, num_heads: int) -> Tensor:
     """Gather the rows window by window, attend, gather them back; masks only for the windows that need one."""
     batch, _, channels = qkv.shape
     windows = window_order(grid[0], grid[1], window, shift, qkv.device)
@@ -119,7 +125,9 @@ def _indexed(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
     return gather_rows(output.view(batch, -1, channels // 3), windows.inverse)
 
 
-def _in_place(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
+def _in_place(
+    qkv: Tensor, bias_table: Tensor, grid: tuple[int, int], window: int, shift: int, num_heads: int
+) -> Tensor:
     batch, tokens, channels = qkv.shape
     output = qkv.new_empty(batch, tokens, channels // 3)
     for rows, bias in window_kinds(bias_table, grid, window, shift, qkv):
@@ -128,7 +136,7 @@ def _in_place(qkv, bias_table, grid, window, shift, num_heads) -> Tensor:
     return output
 
 
-def _triton():
+def _triton() -> Callable[[Tensor, Tensor, tuple[int, int], int, int, int], Tensor]:
     from atd.ops.kernels.window_attention import window_attention
 
     return window_attention

@@ -54,4 +54,4 @@ class ExportedNetwork(nn.Module, ABC):
                 f"{image.shape[-1]}x{image.shape[-2]}: export it without --static for every size"
             )
         array = image.detach().to("cpu", torch.float32).contiguous().numpy()
-        return torch.from_numpy(self.run(array)).to(image.dtype)
+        return torch.as_tensor(self.run(array)).to(image.dtype)

@@ -60,7 +60,7 @@ class Adversary:
                     logits = self.network(torch.cat((real, fake)))
                 of_real, of_fake = logits.float().chunk(2)
                 loss = discriminator_loss(of_real, of_fake, self.kind) * (len(fake) / count)
-                scaler.scale(loss).backward()
+                scaler.scale(loss).backward()  # pyright: ignore[reportUnknownMemberType]  (torch leaves it untyped)
             total += loss.detach()
         scaler.step(self.optimiser)
         self.optimiser.zero_grad()

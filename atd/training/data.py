@@ -225,12 +225,13 @@ class ImageSource:
         """A random clean patch of `patch·scale` pixels a side and its LR patch of `patch` (None if not SR)."""
         clean, lr = self._cache[index] if self.cached else self._load(index, whole_lr=False)
         scale = self.degradation.task.scale
-        if min(clean.shape[:2]) < patch * scale:
+        if min(_height_and_width(clean)) < patch * scale:
             if lr is None and scale > 1:
                 lr = degrade.bicubic_downscale(clean, scale)
             clean, lr = pad(clean, patch * scale), None if lr is None else pad(lr, patch)
-        top = int(rng.integers(clean.shape[0] // scale - patch + 1))
-        left = int(rng.integers(clean.shape[1] // scale - patch + 1))
+        height, width = _height_and_width(clean)
+        top = int(rng.integers(height // scale - patch + 1))
+        left = int(rng.integers(width // scale - patch + 1))
         size = patch * scale
         target = clean[top * scale : top * scale + size, left * scale : left * scale + size]
         if not isinstance(self.degradation.task, SuperResolution):
@@ -252,7 +253,8 @@ class ImageSource:
         clean, _ = self._cache[index] if self.cached else self._load(index)
         scale = self.degradation.task.scale
         clean = pad(clean, patch * scale)
-        rows, columns = clean.shape[0] // scale, clean.shape[1] // scale
+        height, width = _height_and_width(clean)
+        rows, columns = height // scale, width // scale
         top, left = int(rng.integers(rows - patch + 1)), int(rng.integers(columns - patch + 1))
         first_row, first_column = max(top - context // scale, 0), max(left - context // scale, 0)
         end_row, end_column = top + patch + context // scale, left + patch + context // scale
@@ -270,12 +272,16 @@ class ImageSource:
         return clean, degrade.bicubic_downscale(clean, task.scale) if whole_lr else None
 
 
+def _height_and_width(image: np.ndarray) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
+
+
 def pad(image: np.ndarray, side: int) -> np.ndarray:
     """Continue (h, w, c) at the bottom and right to at least `side` pixels by reflection, edge pixels included.
 
     What OpenCV calls BORDER_REFLECT: dcba|abcd|dcba.
     """
-    height, width = image.shape[:2]
+    height, width = _height_and_width(image)
     return np.pad(image, ((0, max(side - height, 0)), (0, max(side - width, 0)), (0, 0)), mode="symmetric")
 
 
@@ -413,7 +419,7 @@ class Patches(Dataset[tuple[torch.Tensor, ...]]):
 
 def _turn_tensor(image: torch.Tensor, symmetry: int) -> torch.Tensor:
     """As `_turn`, of (c, h, w)."""
-    return torch.from_numpy(_turn(image.movedim(0, 2).numpy(), symmetry)).movedim(2, 0).contiguous()
+    return torch.as_tensor(_turn(image.movedim(0, 2).numpy(), symmetry)).movedim(2, 0).contiguous()
 
 
 def _turn(image: np.ndarray, symmetry: int) -> np.ndarray:
@@ -424,7 +430,7 @@ def _turn(image: np.ndarray, symmetry: int) -> np.ndarray:
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
     """(h, w, c), uint8 or float32 in [0, 1] → (c, h, w) float32."""
-    tensor = torch.from_numpy(np.array(image)).movedim(2, 0)
+    tensor = torch.as_tensor(np.array(image)).movedim(2, 0)
     return tensor.float().div_(255) if image.dtype == np.uint8 else tensor
 
 
@@ -500,5 +506,5 @@ def mix(
     if rng.random() >= recipe.mixup:
         return inputs, targets
     share = rng.beta(1.2, 1.2)
-    order = torch.from_numpy(rng.permutation(len(inputs))).to(inputs.device)
+    order = torch.as_tensor(rng.permutation(len(inputs))).to(inputs.device)
     return inputs.lerp(inputs[order], 1 - share), targets.lerp(targets[order], 1 - share)

@@ -116,7 +116,8 @@ def _pair(path: Path, task: Task, rng: np.random.Generator, crop: int, sharpen: 
     if sharpen:
         clean = _pixels(degrade.sharpen(_tensor(clean)))
     side = max(crop // scale, 1 if crop else 0)  # of the degraded crop
-    top, left = (int(rng.integers(max(length // scale - side, 0) + 1)) if side else 0 for length in clean.shape[:2])
+    lengths: tuple[int, ...] = clean.shape[:2]
+    top, left = (int(rng.integers(max(length // scale - side, 0) + 1)) if side else 0 for length in lengths)
     if isinstance(task, RealWorldTask):
         draw = faults.draw(rng)
         degraded = _pixels(degrade.degrade_batch(_tensor(clean), [draw], scale))
@@ -154,7 +155,7 @@ def label_of(draw: RealWorldDraw) -> str:
 
 
 def _tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image)).movedim(2, 0)[None].float() / 255
+    return torch.as_tensor(np.ascontiguousarray(image)).movedim(2, 0)[None].float() / 255
 
 
 def _pixels(images: torch.Tensor) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed.rendezvous import rendezvous  # pyright: ignore[reportUnknownVariableType]  (of its options)
 from torch.nn.parallel import DistributedDataParallel
 
 from atd.errors import BackendError
@@ -127,7 +127,7 @@ def distribute(model: nn.Module, recipe: Recipe, processes: Processes) -> nn.Mod
     """Compile and distribute `model` as the recipe says; returns what runs in its place, often `model` itself."""
     if recipe.compile:
         for layer in repeated_layers(model):
-            layer.compile()
+            layer.compile()  # pyright: ignore[reportUnknownMemberType]  (torch leaves its options untyped)
     if processes.count > 1 and recipe.parallel == "ddp":
         return replicate(model, processes.device)
     if processes.count > 1:
@@ -140,7 +140,10 @@ def _check_means(processes: Processes) -> None:
     """Refuse to shard where the mean that FSDP asks for comes as a sum, as from torch 2.7's gloo: gradients would be
     as many times too large as there are processes, without a word."""
     mean = torch.zeros(1, device=processes.device)
-    dist.reduce_scatter_tensor(mean, torch.ones(processes.count, device=processes.device), op=dist.ReduceOp.AVG)
+    # Older releases do not have the newer name.
+    dist.reduce_scatter_tensor(  # pyright: ignore[reportDeprecated]
+        mean, torch.ones(processes.count, device=processes.device), op=dist.ReduceOp.AVG
+    )
     if mean.item() != 1:
         raise BackendError(
             f"parallel=fsdp cannot be used on {processes.device.type} with torch {torch.__version__}, whose "

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Launch(NamedTuple):
+@dataclass(frozen=True)
+class Launch:
     """One process among several.
 
     rank        number of this process

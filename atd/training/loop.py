@@ -142,7 +142,7 @@ def _train(
         reals = targets if reals is None else reals.to(device, non_blocking=True)
         inputs, targets = data.mix(inputs, targets, recipe, iteration, processes.rank)
         size = stage.micro_batch or len(inputs)
-        parts = list(zip(inputs.split(size), targets.split(size), reals.split(size), strict=True))
+        parts = list(zip(torch.split(inputs, size), torch.split(targets, size), torch.split(reals, size), strict=True))
         outputs: list[tuple[Tensor, Tensor]] = []
         for number, (part, target, real) in enumerate(parts, 1):
             with distributed.without_synchronisation(network, last=number == len(parts)):
@@ -154,7 +154,7 @@ def _train(
                     loss = loss + recipe.adversarial * adversary.loss_of_generator(output)
                     outputs.append((output.detach(), real))
                 loss = loss * (len(part) / len(inputs))
-                scaler.scale(loss).backward()
+                scaler.scale(loss).backward()  # pyright: ignore[reportUnknownMemberType]  (torch leaves it untyped)
             losses += loss.detach()
 
         # One step.
@@ -290,7 +290,7 @@ def _alone_in(out: Path) -> Generator[None, None, None]:
 def _seeded(seed: int, device: torch.device) -> Generator[None, None, None]:
     """Seed torch's random numbers for a training and put the caller's back afterwards."""
     cards = [torch.cuda.current_device()] if device.type == "cuda" else []
-    with torch.random.fork_rng(cards):
+    with torch.random.fork_rng(cards):  # pyright: ignore[reportUnknownMemberType]  (torch leaves it untyped)
         torch.default_generator.manual_seed(seed)
         if cards:
             torch.cuda.manual_seed(seed)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +130,7 @@ class WeightAverage:
     def update(self, updates: int) -> None:
         """Take in the parameters after the average has been updated `updates` times."""
         decay = min(self.decay, (1 + updates) / (10 + updates)) if self.warmup else self.decay
-        average = get_ema_multi_avg_fn(decay)
+        average = cast("Callable[[list[Tensor], list[Tensor], int], None]", get_ema_multi_avg_fn(decay))
         average(list(self.tensors.values()), list(self.parameters.values()), updates)
 
     def load(self, tensors: dict[str, Tensor]) -> None:

@@ -43,6 +43,14 @@ def trackers_of(recipe: Recipe, out: Path, iteration: int) -> list[Tracker]:
     return trackers
 
 
+class _EventWriter(Protocol):
+    """What is used of torch's SummaryWriter, whose methods have no types."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int, /) -> None: ...
+    def add_image(self, tag: str, img_tensor: np.ndarray, global_step: int, /, *, dataformats: str) -> None: ...
+    def close(self) -> None: ...
+
+
 class TensorBoard:
     """Event files in a folder."""
 
@@ -50,7 +58,7 @@ class TensorBoard:
         import_extra("tensorboard", purpose="TensorBoard logging (tensorboard=true in the recipe)", extra="train")
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder), purge_step=iteration + 1 if iteration else None)
+        self.writer: _EventWriter = SummaryWriter(str(folder), purge_step=iteration + 1 if iteration else None)
 
     def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
         """Add a point to the curve of each name."""

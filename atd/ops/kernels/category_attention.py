@@ -1,3 +1,4 @@
+# pyright: basic
 """Category attention through :mod:`atd.ops.kernels.grouped_attention`."""
 
 import torch

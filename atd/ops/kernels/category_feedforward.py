@@ -1,3 +1,4 @@
+# pyright: basic
 """Category-aware feed-forward network: GELU, category channels, depthwise convolution, GELU and residual in one op.
 
 Two launches. The first writes ``y = concat(GELU(hidden), features[category])`` with rows of a multiple of 16 bytes, so

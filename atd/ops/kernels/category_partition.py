@@ -1,3 +1,4 @@
+# pyright: basic
 """Stable counting sort of tokens by category: count per block, add up, sort within the block, write.
 
 Three launches whatever n, M and the batch are. Counts are integers and ranks are fixed by position, so the order is

@@ -1,3 +1,4 @@
+# pyright: basic
 """Dictionary cross-attention in one pass: cosine logits, online softmax, product with the values, category.
 
 The (n, M) map lives in registers, a block at a time, forward and backward. Rows are normalised after the product: for

@@ -1,3 +1,4 @@
+# pyright: basic
 """Softmax attention in groups of indexed rows: the kernels behind window attention and category attention.
 
 A program takes a block of queries of one head of one group, gathers the rows of the group's keys and values by index,

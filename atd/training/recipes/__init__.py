@@ -11,13 +11,14 @@ import dataclasses
 import difflib
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from atd.errors import RecipeError
+from atd.system import is_list
 from atd.tasks import Denoising, JpegArtefacts, RealWorld, SuperResolution
 from atd.training.recipes import toml
 
@@ -53,7 +54,8 @@ class Recipe:
     summary: str  # one line for `atd train --list`
     model: str  # name in the registry
     note: str = ""  # where the sources disagree
-    config: dict[str, object] = field(default_factory=dict)  # constructor keywords that differ from the registry's
+    # Constructor keywords that differ from the registry's.
+    config: dict[str, object] = field(default_factory=dict[str, object])
     finetune_from: str = ""  # output folder of a training, saved model folder, weights file or model name
     resample_upsampler: bool = False  # finetuning: make the new upsampler from the old one's sub-pixels, not at random
     bicubic_start: bool = False  # start near bicubic interpolation, not at random; for the upsampler pixelshuffledirect
@@ -189,7 +191,8 @@ class Recipe:
     @property
     def stages(self) -> list[Stage]:
         """The stages in their order."""
-        stages, first, sample = [], 0, 0
+        stages: list[Stage] = []
+        first = sample = 0
         for number, (patch, batch, count) in enumerate(zip(self.patch, self.batch, self.iterations, strict=True)):
             micro_batch = self.micro_batch[min(number, len(self.micro_batch) - 1)]
             stages.append(Stage(first, count, sample, patch, batch, micro_batch))
@@ -356,7 +359,7 @@ def _parse(text: str, name: str, origin: str) -> Recipe:
 def _check(value: Any, kind: Any, key: str, origin: str) -> Any:
     if typing.get_origin(kind) is tuple:
         element = typing.get_args(kind)[0]
-        items = value if isinstance(value, (list, tuple)) else [value]
+        items: Sequence[object] = value if is_list(value) else [value]
         return tuple(_check(item, element, key, origin) for item in items)
     plain = typing.get_origin(kind) or kind
     if plain is float and isinstance(value, int) and not isinstance(value, bool):

@@ -6,6 +6,7 @@ import json
 import tomllib
 
 from atd.errors import RecipeError
+from atd.system import is_list
 
 
 def read_value(text: str) -> object:
@@ -27,7 +28,7 @@ def write_value(value: object) -> str:
     """`value`, a bool, number, string or list of them, as TOML."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, (list, tuple)):
+    if is_list(value):
         return f"[{', '.join(write_value(item) for item in value)}]"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)  # what JSON escapes, TOML's basic strings escape alike
