@@ -57,22 +57,24 @@ CAPABILITIES = ("80", "89", "90")
 @nox.session
 @nox.parametrize("torch", [nox.param(version, id=f"torch-{version}") for version in ("2.7.0", "2.11.0", NEWEST)])
 def kernels(session: nox.Session, torch: str) -> None:
-    """Every Triton kernel compiled for cards that need not be there, by the triton of several releases of torch.
-
-    After `--`, a Python that has torch and triton: it builds each kind of layer for one card and in one dtype, as CI
-    does, instead of all for all.
-    """
-    if session.posargs:
-        for index, capability in enumerate(CAPABILITIES):
-            options = ["--capability", capability, "--share", f"{index}/{len(CAPABILITIES)}", "--one-dtype"]
-            session.run(*session.posargs, "-m", "benchmarks.compiled_kernels", *options, "--check", external=True)
-        return
+    """Every Triton kernel compiled for cards that need not be there, by the triton of several releases of torch."""
     pins = [f"torch=={torch}", f"torchvision=={RELEASES[torch]}"]
     session.install(*pins, "-e", ".", env=WITHOUT_PIP_CONFIGURATION if torch == NEWEST else {})
     for capability in CAPABILITIES:
         for dtype in ("bfloat16", "float16", "float32"):
             options = ("--capability", capability, "--dtype", dtype)
             session.run("python", "-m", "benchmarks.compiled_kernels", *options, "--check")
+
+
+@nox.session(venv_backend="none")
+def kernels_once(session: nox.Session) -> None:
+    """Each kind of layer compiled for one card and in one dtype, by the Python after `--`, which has torch and triton.
+
+    CI does this instead of all for all, by the releases that it tests with.
+    """
+    for index, capability in enumerate(CAPABILITIES):
+        options = ["--capability", capability, "--share", f"{index}/{len(CAPABILITIES)}", "--one-dtype"]
+        session.run(*session.posargs, "-m", "benchmarks.compiled_kernels", *options, "--check", external=True)
 
 
 @nox.session
