@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import typing
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,14 @@ import pytest
 from atd.cli import build_parser
 from atd.cli.arguments import DTYPES
 from atd.cli.command_parser import CommandParser
+from atd.degrade import Border
 from atd.evaluation import candidates
+from atd.images.gray import GrayFromColour
+from atd.metrics import Channel
 from atd.ops import backend
+from atd.restoration.channels import AlphaUpsampler
 from atd.training import recipes
+from atd.weights.format import Params
 
 
 def parse(line: str) -> argparse.Namespace:
@@ -173,3 +179,21 @@ def test_quiet_verbose_and_traceback_are_taken_by_every_command_and_before_it():
             assert getattr(parse(f"{words} --{flag}"), flag) is True
             assert getattr(parse(f"--{flag} {words}"), flag) is True
             assert getattr(parse(words), flag) is False
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "type_"),
+    [
+        ("evaluate", "--border", Border),
+        ("evaluate", "--channel", Channel),
+        ("evaluate", "--gray-from-colour", GrayFromColour),
+        ("evaluate", "--params", Params),
+        ("restore", "--alpha-upsampler", AlphaUpsampler),
+        ("restore", "--params", Params),
+        ("convert", "--params", Params),
+    ],
+)
+def test_choices_are_those_of_the_functions(command, option, type_):
+    """The command line is built without torch, which the modules of these types import: it writes them once more."""
+    (action,) = [action for action in build_parser().commands[command].options if option in action.option_strings]
+    assert tuple(action.choices) == typing.get_args(type_)
