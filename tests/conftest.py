@@ -39,6 +39,12 @@ def pytest_xdist_auto_num_workers(config) -> int:
     return 0
 
 
+@pytest.hookimpl(trylast=True)  # after -k and -m have chosen
+def pytest_collection_modifyitems(items) -> None:
+    """The slow ones first: a long test that comes last would leave the other cores without work."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """Name the skips that CI does not allow; `pytest_sessionfinish` has failed the run for them."""
     for reason in _unexpected_skips(terminalreporter):

@@ -86,8 +86,8 @@ FORMS = ("reference", "torch", "blockwise", "blockwise in small pieces", "native
 
 
 @contextlib.contextmanager
-def computed_as(form: str) -> Iterator[None]:
-    """A way to compute a network on a CPU.
+def computed_as(form: str, piece_bytes: int = 1000) -> Iterator[None]:
+    """A way to compute a network on a CPU; small pieces are of `piece_bytes`, by default a row or two of most tensors.
 
     Where gradients are recorded, blocks run layer by layer; what is not float32 passes the native kernels by.
     """
@@ -96,7 +96,7 @@ def computed_as(form: str) -> Iterator[None]:
         if form.startswith(("blockwise", "native")):
             stack.enter_context(torch.no_grad())
         if form.endswith("small pieces"):
-            stack.enter_context(pytest.MonkeyPatch.context()).setattr(blockwise, "_PIECE_BYTES_PER_THREAD", 1000)
+            stack.enter_context(pytest.MonkeyPatch.context()).setattr(blockwise, "_PIECE_BYTES_PER_THREAD", piece_bytes)
         yield
 
 
@@ -136,7 +136,8 @@ def test_golden(golden, name, form):
     model = ARCHITECTURES[architecture](**config).eval()
     model.load_state_dict({key.removeprefix("state_dict."): value for key, value in tensors.items()}, strict=True)
     span = expected.max() - expected.min()
-    with computed_as(form):
+    # Dozens of pieces of each layer, the last one shorter; pieces of a row are the tiny networks' (test_equals_numpy).
+    with computed_as(form, piece_bytes=16_000):
         single = model(image).detach()
         double = model.double()(image.double()).detach()
     assert (double - expected).abs().max() <= 1e-9 * span

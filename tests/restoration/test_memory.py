@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "auto"])
 @pytest.mark.parametrize(
-    ("name", "side"), [("atd_u_tiny_color_dn", 192), ("atd_light_sr_x4", 256), ("atd_cvpr_light_sr_x4", 256)]
+    ("name", "side"), [("atd_u_tiny_color_dn", 192), ("atd_light_sr_x4", 192), ("atd_cvpr_light_sr_x4", 192)]
 )
 def test_a_process_takes_no_more_than_the_estimate(name, side, backend):
     """What a user relies on, in a process of its own. Two threads leave malloc more to keep."""
