@@ -10,7 +10,8 @@ Bitmap Compression History: JPEG Detection and Quantizer Estimation", IEEE TIP 1
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ LEAST_AGREEMENT = 0.2
 """Of coefficients with the multiples of a table's steps, from -1 to 1, that is no chance."""
 FEWEST_COEFFICIENTS = 100
 MOST_BLOCKS = 4096
+_BLOCKS_FOR_GRID, _QUALITIES_FOR_GRID = 256, range(10, 97, 3)
 
 # Table K.1 of ITU-T T.81: steps for luma, rows of rising vertical frequency.
 _LUMA_STEPS = np.array(
@@ -68,37 +70,31 @@ def quality_of_pixels(windows: Sequence[Samples]) -> int | None:
 
     Returns:
         libjpeg's quality, or None: no trace was found. There is none from about 97 on, where the steps are as fine as
-        the rounding of pixels, nor where the picture was enlarged or reduced after it was compressed.
+        the rounding of pixels, nor where the picture was enlarged or reduced after
+        it was compressed.
     """
-    best: tuple[float, int] | None = None
-    for shift in dict.fromkeys(((0, 0), _block_grid(windows))):
-        coefficients = _coefficients(windows, shift)
-        if coefficients is None:
-            continue
-        agreements = _agreements(coefficients)
-        if np.isnan(agreements).all():
-            continue
-        top = float(np.nanmax(agreements))
-        # Half a step explains whatever a step does: of the qualities that agree alike, the lowest has the true steps.
-        quality = int(np.flatnonzero(agreements >= 0.97 * top)[0]) + 1 if top > 0 else 0
-        if quality and (best is None or top > best[0]):
-            best = top, quality
-    return best[1] if best is not None and best[0] >= LEAST_AGREEMENT else None
+    for find_grid in (_grid_of_files, _likeliest_grid):
+        agreements = _agreements(_coefficients(windows, find_grid(windows), MOST_BLOCKS), range(1, 101))
+        best = max(agreements.values(), default=0.0)
+        if best >= LEAST_AGREEMENT:
+            # Half a step explains whatever a step does: of qualities that agree alike, the lowest has the true steps.
+            return min(quality for quality, agreement in agreements.items() if agreement >= 0.97 * best)
+    return None
 
 
-def _block_grid(windows: Sequence[Samples]) -> tuple[int, int]:
-    """Row and column at which blocks of 8 most likely begin: where neighbouring pixels differ most."""
+def _grid_of_files(windows: Sequence[Samples]) -> tuple[int, int]:
+    """Blocks begin with the picture, where nobody has cut it."""
+    return 0, 0
 
-    def first(axis: int) -> int:
-        sums = np.zeros(8)
-        for window in windows:
-            steps = np.abs(np.diff(window, axis=axis)).mean(axis=1 - axis)
-            steps = steps[: len(steps) // 8 * 8]
-            if len(steps):
-                sums += steps.reshape(-1, 8).mean(axis=0)
-        return (int(np.argmax(sums)) + 1) % 8
 
-    return first(0), first(1)
+def _likeliest_grid(windows: Sequence[Samples]) -> tuple[int, int]:
+    """Row and column at which blocks of 8 begin, of a picture that was cut after it was compressed."""
+
+    def agreement(shift: tuple[int, int]) -> float:
+        coefficients = _coefficients(windows, shift, _BLOCKS_FOR_GRID)
+        return max(_agreements(coefficients, _QUALITIES_FOR_GRID).values(), default=0.0)
+
+    return max(itertools.product(range(8), range(8)), key=agreement)
 
 
 @functools.cache
@@ -117,35 +113,32 @@ def _low_frequencies() -> NDArray[np.bool_]:
     return (order > 0) & (order <= 4)
 
 
-def _coefficients(windows: Sequence[Samples], shift: tuple[int, int]) -> NDArray[np.float32] | None:
-    """(n, frequencies) DCT of the blocks that are neither constant nor clipped; None where there are too few."""
+def _coefficients(windows: Sequence[Samples], shift: tuple[int, int], most: int) -> NDArray[np.float32]:
+    """(n, frequencies) DCT of at most so many of the blocks that are neither constant nor clipped."""
     parts: list[NDArray[np.float32]] = []
     for window in windows:
         part = window[shift[0] :, shift[1] :]
         rows, columns = part.shape[0] // 8, part.shape[1] // 8
         blocks = part[: 8 * rows, : 8 * columns].reshape(rows, 8, columns, 8).swapaxes(1, 2).reshape(-1, 8, 8)
+        blocks = blocks[:: max(1, len(windows) * len(blocks) // most)]
         low, high = blocks.min(axis=(1, 2), initial=255), blocks.max(axis=(1, 2), initial=0)
         parts.append(blocks[(low > 0) & (high < 255) & (high > low)])
-    blocks = np.concatenate(parts)
-    blocks = blocks[:: -(-len(blocks) // MOST_BLOCKS) or 1]
-    if not len(blocks):
-        return None
-    return (_dct() @ blocks @ _dct().T)[:, _low_frequencies()]
+    return (_dct() @ np.concatenate(parts) @ _dct().T)[:, _low_frequencies()]
 
 
-def _agreements(coefficients: NDArray[np.float32]) -> NDArray[np.float64]:
+def _agreements(coefficients: NDArray[np.float32], qualities: Iterable[int]) -> dict[int, float]:
     """For each quality, how well coefficients lie at multiples of its steps: the mean of cos 2π·coefficient/step.
 
-    1: all do; 0: they lie anywhere. Only those count that the quality would not have made zero. NaN: too few do.
+    1: all do; 0: they lie anywhere. Only those count that the quality would not have made zero; qualities for which
+    these are too few are left out.
     """
-    agreements = np.full(100, np.nan)
+    agreements: dict[int, float] = {}
     magnitudes = np.abs(coefficients)
-    for quality in range(1, 101):
-        steps = luma_steps(quality)[_low_frequencies()]
-        used = steps > 1
-        kept = magnitudes[:, used] > steps[used] / 2
+    for quality in qualities:
+        steps = luma_steps(quality)[_low_frequencies()].astype(np.float32)
+        kept = (magnitudes > steps / 2) & (steps > 1)
         count = int(kept.sum())
         if count >= FEWEST_COEFFICIENTS:
-            angles = (2 * np.pi) * coefficients[:, used] / steps[used]
-            agreements[quality - 1] = float(np.cos(angles)[kept].sum()) / count
+            turns = (coefficients / steps)[kept]
+            agreements[quality] = float(np.cos((2 * np.pi) * turns).sum()) / count
     return agreements
