@@ -126,9 +126,9 @@ def _basis(length: int, factor: float, name: str) -> NDArray[np.float32]:
 
     Pixels are areas, as in every program for pictures: pixel j lies at (j + ½)/s − ½ of the small picture.
     """
-    places = (np.arange(length) + 0.5) / factor - 0.5
+    places = (np.arange(length, dtype=np.float64) + 0.5) / factor - 0.5
     small = np.arange(-3, int(np.ceil(length / factor)) + 3)
-    copies = KERNELS[name](places[:, None] - small)
+    copies = KERNELS[name]((places[:, None] - small).astype(np.float64))
     copies = copies[:, np.abs(copies).sum(axis=0) > 1e-9]
     copies /= copies.sum(axis=1, keepdims=True)
     vectors, values, _ = np.linalg.svd(copies, full_matrices=False)

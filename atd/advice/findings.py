@@ -48,7 +48,9 @@ def _noise(found: Measurements) -> str:
 def _resolution(found: Measurements) -> str:
     detail = found.resolution
     if detail is None:
-        return "detail: cannot be told, the picture is too small or has too little contrast"
+        return (
+            "detail: cannot be told, the picture is too small, too plain, or full of the blocks of strong compression"
+        )
     if detail.enlarged is not None:
         return f"detail: the picture was enlarged before, by {detail.enlarged:g}"
     if detail.soft is not None:

@@ -19,6 +19,8 @@ LARGEST_CHROMA = 2
 """Difference of channels, of 255, up to which a colour file is gray."""
 EARLIER_BELOW = 5
 """Qualities by which an earlier compression must lie below that of the file to be told."""
+BLOCKY_BELOW = 30
+"""JPEG quality below which blocks are as regular as the pixels of an enlarged picture."""
 _WINDOW, _WINDOWS = 256, 16
 
 
@@ -71,7 +73,8 @@ class Measurements:
     gray        the content is gray, whatever the number of channels
     compression what lossy compression it went through; None: no trace of one
     noise       white noise
-    resolution  whether it was enlarged or is soft; None: it cannot be told, for want of size, contrast, or for noise
+    resolution  whether it was enlarged or is soft; None: it cannot be told, for want of size or contrast,
+            or for the blocks of strong JPEG compression
     """
 
     format: str | None
@@ -103,7 +106,9 @@ def measure(image: ImageData, *, header: Image.Image | None, lossy_webp: bool = 
         for window in spread_windows(colour, _WINDOW, _WINDOWS, align=8)
     ]
     brightness = [luma(window) for window in windows]
-    noise = _noise(windows, brightness)
+    lossy = Compression(kind="WebP") if lossy_webp else _jpeg(header, brightness, gray)
+    quality = lossy and (lossy.earlier or lossy.quality)
+    blocky = quality is not None and quality < BLOCKY_BELOW
     return Measurements(
         format=image.format if header is not None else None,
         width=width,
@@ -111,9 +116,9 @@ def measure(image: ImageData, *, header: Image.Image | None, lossy_webp: bool = 
         channels=channels,
         bits=pixels.dtype.itemsize * 8,
         gray=gray,
-        compression=Compression(kind="WebP") if lossy_webp else _jpeg(header, brightness, gray),
-        noise=noise,
-        resolution=enlargement.resolution(brightness),
+        compression=lossy,
+        noise=_noise(windows, brightness),
+        resolution=None if blocky else enlargement.resolution(brightness),
     )
 
 

@@ -95,7 +95,8 @@ def _eigenvalues(patches: NDArray[np.float32]) -> NDArray[np.float64]:
     """Of the covariance of the patches, ascending."""
     flat = patches.reshape(len(patches), -1)
     flat = flat - flat.mean(axis=0)
-    return np.linalg.eigvalsh((flat.T @ flat).astype(np.float64) / len(flat))
+    covariance = flat.T @ flat / len(flat)
+    return np.linalg.eigvalsh(covariance.astype(np.float64)).astype(np.float64)
 
 
 def _balanced(eigenvalues: NDArray[np.float64]) -> float:

@@ -16,8 +16,7 @@ from atd.tasks import Denoising, JpegArtefacts, RealWorld, SuperResolution
 NOISY = 8.0
 """Sigma from which on a picture is called noisy: grain and texture of clean ones stay below (benchmarks/advice.py)."""
 VISIBLE_JPEG = 90
-"""Quality below which JPEG is worth undoing: from there on the bundled network changes a picture for the worse as often
-as for the better."""
+"""Quality below which JPEG is undone: the bundled network gains at 85 and loses at 90 (benchmarks/advice.py gain)."""
 GRAY_NOISE_SHARE = 0.5
 """Noise of the channels below this share of that of the brightness: it is nearly the same in all of them."""
 TRAINED_LEVEL_REACH = 6

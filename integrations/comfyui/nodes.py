@@ -1,4 +1,7 @@
-"""Three nodes: load a network, restore images with it, ask which network they need. ComfyUI's images are floats (batch, height, width, channels)."""
+"""Three nodes: load a network, restore images with it, ask which network they need.
+
+ComfyUI's images are floats (batch, height, width, channels).
+"""
 
 from __future__ import annotations
 
