@@ -192,7 +192,7 @@ def enlarge(image: Image.Image, factor: float, kernel: Image.Resampling) -> Imag
 
 
 def gain_table(crops: list[Image.Image]) -> None:
-    """From which fault on the bundled networks help: PSNR of the result less that of what went in, of four Kodak crops."""
+    """From which fault on the bundled networks help: PSNR after less PSNR before, of four Kodak crops."""
     import atd
     from atd.metrics import psnr
 

@@ -123,8 +123,8 @@ def _coefficients(windows: Sequence[Samples], shift: tuple[int, int], most: int)
         blocks = blocks[:: max(1, len(windows) * len(blocks) // most)]
         low, high = blocks.min(axis=(1, 2), initial=255), blocks.max(axis=(1, 2), initial=0)
         parts.append(blocks[(low > 0) & (high < 255) & (high > low)])
-    coefficients: NDArray[np.float32] = _dct() @ np.concatenate(parts) @ _dct().T
-    return coefficients[:, _low_frequencies()]
+    coefficients = _dct() @ np.concatenate(parts) @ _dct().T
+    return coefficients[:, _low_frequencies()].astype(np.float32, copy=False)
 
 
 def _agreements(coefficients: NDArray[np.float32], qualities: Iterable[int]) -> dict[int, float]:
