@@ -15,6 +15,7 @@ from atd.advice.results import Advice
 from atd.errors import ImageError, InputError
 from atd.images import ImageData, from_pil, open_image
 from atd.images.decoding import decoding
+from atd.images.image import SAMPLE_PEAKS
 
 LARGEST_PICTURE = 178_956_970
 """Pixels of the largest file that is looked at: Pillow's limit, as few bytes may claim any size."""
@@ -79,7 +80,7 @@ def _checked(array: np.ndarray) -> np.ndarray:
         if not (pixels.min() >= 0 and pixels.max() <= 1):
             raise InputError(f"expected floats in [0, 1], got {pixels.min():g} to {pixels.max():g}")
         return pixels.astype(np.float32)
-    if pixels.dtype not in (np.uint8, np.uint16):
+    if pixels.dtype not in SAMPLE_PEAKS:
         raise InputError(f"expected samples of uint8, uint16 or float, got {array.dtype}")
     return pixels
 

@@ -72,9 +72,10 @@ def _enlarged_by(fits: dict[tuple[float, str], NDArray[np.float64]]) -> float | 
     """The largest factor that explains the picture about as well as the best does."""
     explained: dict[float, float] = {}
     for (factor, _), residuals in fits.items():
-        least = residuals.min(axis=1) + _ROUNDING
-        ratio = float(np.sqrt(np.prod((np.median(residuals, axis=1) + _ROUNDING) / least)))
-        residual = float(np.sqrt(np.mean(least**2)))
+        least = _own_grid(residuals) + _ROUNDING
+        others: NDArray[np.float64] = np.median(residuals, axis=1) + _ROUNDING
+        ratio = float(np.sqrt(np.prod(others / least)))
+        residual = _root_mean_square(least)
         if ratio >= LEAST_GRID_RATIO and residual <= LARGEST_RESIDUAL:
             explained[factor] = min(residual, explained.get(factor, np.inf))
     if not explained:
@@ -88,9 +89,18 @@ def _softness(fits: dict[tuple[float, str], NDArray[np.float64]]) -> float | Non
     soft = [
         factor
         for factor in FACTORS
-        if min(float(np.sqrt(np.mean(fits[factor, name].min(axis=1) ** 2))) for name in KERNELS) <= SOFT_RESIDUAL
+        if min(_root_mean_square(_own_grid(fits[factor, name])) for name in KERNELS) <= SOFT_RESIDUAL
     ]
     return max(soft, default=None)
+
+
+def _own_grid(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of all shifts the least, along columns and along rows."""
+    return np.asarray(residuals.min(axis=1), np.float64)
+
+
+def _root_mean_square(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
 
 
 def _cut(window: Samples) -> Samples:
