@@ -23,7 +23,7 @@ from atd.errors import ImageError
 from atd.images.decoding import decoding
 from atd.images.exif import add_exif_to_tiff, lasting_exif
 from atd.images.image import ImageData, ImageHeader, Metadata, SaveOptions, check_unit_range, narrowed
-from atd.images.integrity import PNG_SIGNATURE, TIFF_SIGNATURES, check_header, check_whole
+from atd.images.integrity import PNG_SIGNATURE, check_header, check_whole, is_tiff
 from atd.images.png import trailing_metadata
 from atd.images.vips import VipsFile, encode_vips, regions_obstacle
 from atd.system import atomic_write, check_exists, warn_caller
@@ -38,8 +38,6 @@ SUFFIXES = {
     ".bmp": "BMP",
 }
 """File name endings that can be written, and read."""
-READABLE_SUFFIXES = (*SUFFIXES, ".gif", ".ppm", ".pgm", ".pnm")
-"""Endings of the files that are taken from a folder; a file named itself may have any."""
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 
 LATE_ORIENTATION = "libvips does not see an orientation that a PNG names after its pixels"
@@ -298,7 +296,7 @@ def _open_pillow(path: Path) -> Image.Image | None:
     except Image.DecompressionBombError:
         return None
     except UnidentifiedImageError as error:
-        if _is_tiff(path):
+        if is_tiff(path):
             return None
         raise ImageError(f"{path} is not an image in a format that can be read ({', '.join(READABLE)})") from error
     count = getattr(image, "n_frames", 1)
@@ -308,11 +306,6 @@ def _open_pillow(path: Path) -> Image.Image | None:
         image.close()
         raise ImageError(f"{path} has {count} {parts}; only single images are restored")
     return image
-
-
-def _is_tiff(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) in TIFF_SIGNATURES
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
@@ -404,6 +397,12 @@ def _without_orientation(xmp: bytes) -> bytes:
 def _gray16(image: Image.Image) -> np.ndarray:
     pixels = np.asarray(image)
     gray = (narrowed(pixels) if image.mode == "I" else pixels.astype(np.uint16))[:, :, None]
+    if (
+        isinstance(image, TiffImagePlugin.TiffImageFile)
+        and image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    ):
+        # White is zero: Pillow turns 8 bits over, and not these.
+        gray = np.uint16(65_535) - gray
     key = image.info.get("transparency")
     if isinstance(key, int):
         gray = np.concatenate((gray, np.where(gray == key, 0, 65_535).astype(np.uint16)), axis=2)

@@ -15,7 +15,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,9 @@ TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
 """A marker within entropy-coded data: neither a stuffed 0xff nor a restart."""
+
+_JPEG_FRAMES = (0xC0, 0xC1, 0xC2)
+"""Frames of Huffman codes: baseline, extended and progressive."""
 
 # TIFF 6.0 (1992), its supplements and libtiff's registry: compression schemes by number.
 _CODECS = {6: "old-style JPEG", 34887: "LERC", 34925: "LZMA", 34712: "JPEG 2000", 50000: "ZSTD", 50001: "WebP"}
@@ -50,7 +53,10 @@ def check_header(file: BinaryIO, path: Path) -> None:
     """Refuse, with an `ImageError` that names `path`, a TIFF whose header promises more than the file holds; cheap."""
     with _from_start(file, path) as start:
         if start[:4] in TIFF_SIGNATURES:
-            _check_strips(_read_layout(file))
+            layout = _read_layout(file)
+            _check_strips(layout)
+            if layout.tiled and layout.compression == _JPEG:
+                _check_jpeg_tile(file, layout)
 
 
 def check_whole(file: BinaryIO, path: Path) -> None:
@@ -60,6 +66,20 @@ def check_whole(file: BinaryIO, path: Path) -> None:
             _check_png(file)
         elif start[:3] == JPEG_SIGNATURE:
             _check_jpeg(file)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as TIFF or BigTIFF of either byte order do."""
+    with path.open("rb") as file:
+        return file.read(4) in TIFF_SIGNATURES
+
+
+def is_tiled_tiff(path: Path) -> bool:
+    """Whether a file is a TIFF in tiles; an `ImageError` where it is one whose directory is broken."""
+    if not is_tiff(path):
+        return False
+    with path.open("rb") as file:
+        return _read_layout(file).tiled
 
 
 @contextmanager
@@ -93,11 +113,18 @@ def libvips_obstacle(path: Path) -> str | None:
         return f"TIFF names a Predictor that is not known, {layout.predictor}"
     if layout.separate and layout.bits < 8:
         return "TIFF of separate channels with less than 8 bits is not read rightly by libvips"
+    if layout.separate and layout.tiled:
+        return "TIFF of separate channels in tiles is not read by libvips"
+    if layout.tiled and layout.compression in _CCITT:
+        return "TIFF compressed for fax in tiles is read by libvips where it is damaged"
     if layout.compression in _CCITT and layout.bits * layout.samples > 1:
         return f"TIFF compressed for fax has one bit a pixel, this one says {layout.bits * layout.samples}"
     if layout.photometric == _YCBCR and layout.compression != _JPEG:
         return "YCbCr TIFF that is not compressed by JPEG is not read rightly by libvips"
-    if layout.samples > _FEWEST_SAMPLES[layout.photometric] and not {1, 2} & set(layout.extra_samples):
+    further = layout.samples - _FEWEST_SAMPLES[layout.photometric]
+    if further > 1:
+        return f"TIFF with {further} channels beyond those of its colour is not read rightly by libvips"
+    if further and not {1, 2} & set(layout.extra_samples):
         return "TIFF with a channel of which it does not say that it is transparency is not read rightly by libvips"
     if 1 in layout.extra_samples:
         return "TIFF whose colours are multiplied by alpha is not read rightly by libvips"
@@ -118,6 +145,7 @@ class _TiffLayout:
     photometric: int
     separate: bool
     """Each channel in strips of its own."""
+    tiled: bool
     predictor: int
     extra_samples: tuple[int, ...]
     """What samples beyond those of colour are: 1 alpha that colours are multiplied by, 2 alpha, 0 anything."""
@@ -152,7 +180,11 @@ def _layout(file: BinaryIO, file_size: int) -> _TiffLayout:
     if count * entry.size > file_size - position:
         raise ImageError("its TIFF directory lies outside the file")
     directory = file.read(count * entry.size)
-    fields = {tag: rest for tag, *rest in entry.iter_unpack(directory)}
+    fields: dict[int, tuple[int, int, bytes]] = {}
+    for tag, kind, number, inline in entry.iter_unpack(directory):
+        if fields.setdefault(tag, (kind, number, inline)) != (kind, number, inline):
+            # Readers differ in which of them they take.
+            raise ImageError(f"its TIFF directory contradicts itself: field {tag} is there twice")
 
     def values(tag: int, default: tuple[int, ...] = ()) -> np.ndarray:
         if tag not in fields:
@@ -184,8 +216,10 @@ def _layout(file: BinaryIO, file_size: int) -> _TiffLayout:
         raise ImageError(f"its TIFF directory names a kind of colour that is not read, {photometric}")
     if samples < _FEWEST_SAMPLES[photometric] or len(bits) not in (1, samples):
         raise ImageError(f"its TIFF directory contradicts itself: {samples} samples a pixel, bits for {len(bits)}")
-    if 3 in values(339) and int(bits.max()) < 16:
-        raise ImageError(f"its TIFF directory contradicts itself: floating-point samples of {bits.max()} bits")
+    if {2, 3} & set(values(339).tolist()) and int(bits.max()) < 16:
+        raise ImageError(f"its TIFF directory contradicts itself: signed or floating samples of {bits.max()} bits")
+    if photometric == 0 and (3 in values(339) or int(bits.max()) > 16):
+        raise ImageError(f"its white is zero, in numbers of {bits.max()} bits, for which there is no black")
     if photometric == _PALETTE and len(values(320)) < 3 * 2 ** min(int(bits.max()), 16):
         raise ImageError("its TIFF directory names a palette that is not whole")
     return _TiffLayout(
@@ -197,6 +231,7 @@ def _layout(file: BinaryIO, file_size: int) -> _TiffLayout:
         compression=value(259, 1),
         photometric=photometric,
         separate=value(284, 1) == 2,
+        tiled=tiled,
         predictor=value(317, 1),
         extra_samples=tuple(values(338).tolist()),
         block=block,
@@ -237,6 +272,16 @@ def _check_strips(layout: _TiffLayout) -> None:
         )
 
 
+def _check_jpeg_tile(file: BinaryIO, layout: _TiffLayout) -> None:
+    """The first tile has the size of a tile; decoders take another for rows of something else, each in its own way."""
+    file.seek(int(layout.offsets[0]))
+    data = file.read(1 << 16)
+    frame = _jpeg_frame(data, 2)
+    if frame is not None and (frame.height, frame.width) != layout.block:
+        size = f"{layout.block[1]}x{layout.block[0]}"
+        raise ImageError(f"its header promises tiles of {size} pixels, the first has {frame.width}x{frame.height}")
+
+
 def _check_png(file: BinaryIO) -> None:
     """All chunks up to IEND have the checksums that they name (PNG specification, section 5.3), and hold enough."""
     header, packed = b"", 0
@@ -266,9 +311,40 @@ def _check_png(file: BinaryIO) -> None:
         raise ImageError(f"the file is too short for the {width}x{height} pixels that its header promises")
 
 
+class _JpegFrame(NamedTuple):
+    """What a JPEG says of its size (ITU-T T.81, B.2.2)."""
+
+    height: int
+    width: int
+    blocks: int
+    """Of 8x8 samples in all components; at least."""
+
+
+def _jpeg_frame(data: bytes | mmap.mmap, position: int) -> _JpegFrame | None:
+    """The header of the first frame from `position` on; None where there is none that is whole."""
+    while match := _JPEG_MARKER.search(data, position):
+        marker, position = data[match.end() - 1], match.end()
+        if marker in (0xD9, 0xDA) or position + 8 > len(data):
+            return None
+        length = int.from_bytes(data[position : position + 2], "big")
+        if marker in _JPEG_FRAMES:
+            height, width, count = struct.unpack(">HHB", data[position + 3 : position + 8])
+            factors = [(byte >> 4, byte & 15) for byte in data[position + 9 : position + 8 + 3 * count : 3]]
+            across, down = (max((factor[axis] for factor in factors), default=1) or 1 for axis in (0, 1))
+            samples = (width * x // across * (height * y // down) for x, y in factors)
+            return _JpegFrame(height, width, sum(number // 64 for number in samples))
+        position += length
+    return None
+
+
 def _check_jpeg(file: BinaryIO) -> None:
-    """Segments and scans follow each other up to the end-of-image marker (ITU-T T.81, annex B)."""
+    """Segments and scans follow each other up to the end-of-image marker (ITU-T T.81, annex B), and hold enough."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        frame = _jpeg_frame(data, 2)
+        if frame is not None and frame.blocks > 8 * len(data):
+            # The first coefficient of a block takes a bit at least.
+            size = f"{frame.width}x{frame.height}"
+            raise ImageError(f"the file is too short for the {size} pixels that its header promises")
         position = 2
         while match := _JPEG_MARKER.search(data, position):
             marker, position = data[match.end() - 1], match.end()

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from atd.errors import ImageError
 from atd.images.exif import lasting_exif
 from atd.images.image import ImageData, ImageHeader, Metadata, check_unit_range, narrowed, samples_to_tensor
-from atd.images.integrity import check_whole, libvips_obstacle
+from atd.images.integrity import check_whole, is_tiled_tiff, libvips_obstacle
 from atd.system import disk_error, import_extra
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 DTYPES = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16), "float": np.dtype(np.float32)}
 """Sample types by libvips' name for them."""
@@ -81,9 +79,10 @@ def _open(path: Path, access: str) -> Any:
     pyvips = import_vips(f"reading {path}")
     if obstacle := libvips_obstacle(path):
         raise ImageError(f"{path}: {obstacle}: convert it to another compression or to PNG first")
-    # libvips remembers files by name: without revalidate, one that has changed since would be read as it was. With
-    # "truncated", strips of TIFF that cannot be unpacked would come out as they are.
-    image = pyvips.Image.new_from_file(str(path), fail_on="error", access=access, revalidate=True)
+    # libvips remembers files by name: without revalidate, one that has changed since would be read as it was. A tile of
+    # TIFF that cannot be unpacked is only a warning to it; in strips, a field that it does not know is one, too.
+    fail_on = "warning" if is_tiled_tiff(path) else "error"
+    image = pyvips.Image.new_from_file(str(path), fail_on=fail_on, access=access, revalidate=True)
     pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
     if pages > 1:
         raise ImageError(f"{path} has {pages} pages; only single images are restored")

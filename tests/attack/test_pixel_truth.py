@@ -24,13 +24,39 @@ SEEDS = {seed.name: seed for seed in seeds()}
 LEVEL = 1 / 255
 EXACT = 1e-6
 # What others do on purpose. OpenCV drops the alpha of gray TIFF, multiplies the colours of others by it, converts inks
-# without their profile, and knows no transparent colour without an alpha channel. Pillow cuts 16-bit colour to 8 bits.
+# without their profile, and knows no transparent colour without an alpha channel. Pillow cuts 16-bit colour to 8 bits;
+# both take white for black where 16-bit gray says that white is zero.
 EXCEPTIONS = {
-    "OpenCV": ("CMYK", "LA", "tif RGBA", "RGBa", "transparent colour", "YCbCr", "gif", "jpeg", "32 bits integer"),
-    "Pillow": ("16 bits 2", "16 bits 3", "16 bits 4"),
+    "OpenCV": (
+        "CMYK",
+        "LA",
+        "tif RGBA",
+        "tiled RGBA",
+        "RGBa",
+        "transparent colour",
+        "YCbCr",
+        "gif",
+        "jpeg",
+        "32 bits integer",
+        "16 bits white",
+    ),
+    "Pillow": ("16 bits 2", "16 bits 3", "16 bits 4", "tiled 16 bits", "16 bits white"),
 }
 # Which are read in memory although strips were asked for.
-WHOLE = ("bmp", "gif", "ppm", "CMYK", "YCbCr raw", "YCbCr tiff", "YCbCr packbits", "zstd", "lzma", "RGBa")
+WHOLE = (
+    "bmp",
+    "gif",
+    "ppm",
+    "CMYK",
+    "YCbCr raw",
+    "YCbCr tiff",
+    "YCbCr packbits",
+    "zstd",
+    "lzma",
+    "RGBa",
+    "tiled CCITT",
+    "tiled separate",
+)
 
 
 def readings_of(seed, path):

@@ -243,6 +243,151 @@ def test_numbers_that_are_none_are_refused_with_the_name_of_the_file_in_strips_t
     refused(tmp_path, data, r"nan, expected \[0, 1\]")
 
 
+TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES, SAMPLE_FORMAT = 322, 323, 324, 325, 339
+
+
+def tiled(mode, **arguments):
+    """A TIFF in tiles of 16x16 by libvips; mode "16 bits" is deep colour."""
+    arguments = {"tile": True, "tile_width": 16, "tile_height": 16} | arguments
+    if mode == "16 bits":
+        return deep_tiff(**arguments)
+    pyvips = pytest.importorskip("pyvips")
+    interpretation = "b-w" if mode in ("L", "LA") else "srgb"
+    image = pyvips.Image.new_from_array(np.asarray(photo(mode)), interpretation=interpretation)
+    return bytes(image.tiffsave_buffer(**arguments))
+
+
+def with_entry(data, tag, index, value):
+    """A little-endian classic TIFF with one number of a table of its first directory replaced."""
+    kind, _, place = struct.unpack_from("<HII", data, tag_at(data, tag) + 2)
+    data, form = bytearray(data), {3: "<H", 4: "<I"}[kind]
+    struct.pack_into(form, data, place + index * struct.calcsize(form), value)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "16 bits"])
+@pytest.mark.parametrize("codec", ["lzw", "deflate", "packbits"])
+def test_tiles_of_a_tiff_that_cannot_be_unpacked_are_not_read_as_they_are(tmp_path, mode, codec):
+    """libvips warns of them, and goes on with what was in memory before."""
+    data = tiled(mode, compression=codec)
+    offset = struct.unpack_from("<I", data, struct.unpack_from("<I", data, tag_at(data, TILE_OFFSETS) + 8)[0] + 16)[0]
+    garbage = bytearray(data)
+    garbage[offset + 6 : offset + 60] = np.random.default_rng(0).bytes(54)
+    damages = [with_entry(data, TILE_SIZES, 3, 20), with_tag(data, TILE_WIDTH, 32), with_tag(data, TILE_HEIGHT, 64)]
+    if codec != "packbits":  # to which any bytes are runs
+        damages += [bytes(garbage), with_entry(data, TILE_OFFSETS, 2, 40)]
+    for damaged in damages:
+        refused(tmp_path, damaged, r"in\.tif")
+
+
+def test_tiles_with_fields_that_nobody_knows_are_still_streamed(tmp_path):
+    """Damaged tiles are warnings to libvips; what else is a warning must not refuse a file."""
+    tifffile = pytest.importorskip("tifffile")
+    pytest.importorskip("pyvips")
+    pixels = np.asarray(photo("RGB"))
+    known = {"photometric": "rgb", "extratags": [(65_000, 3, 1, 7, True), (33_550, 12, 3, (1.0, 1.0, 0.0), True)]}
+    for index, layout in enumerate([{"tile": (16, 16), "compression": "zlib"}, {"rowsperstrip": 5}]):
+        source, target = tmp_path / f"{index}.tif", tmp_path / f"{index}.png"
+        tifffile.imwrite(source, pixels, **known, **layout)
+        data = bytearray(source.read_bytes())
+        (place,) = struct.unpack_from("<I", data, 4)
+        (count,) = struct.unpack_from("<H", data, place)
+        entries = [bytes(data[place + 2 + 12 * number :][:12]) for number in range(count)]
+        data[place + 2 : place + 2 + 12 * count] = b"".join(reversed(entries))
+        source.write_bytes(data)
+        restore_file(Nearest(scale=2), source, target, tile=32, overlap=8, stream=True)
+        with Image.open(target) as result:
+            assert np.array_equal(np.asarray(result)[::2, ::2], pixels)
+
+
+@pytest.mark.parametrize("kind", ["separate planes", "fax"])
+def test_tiles_that_libvips_does_not_read_are_restored_in_memory(tmp_path, kind):
+    tifffile = pytest.importorskip("tifffile")
+    source = tmp_path / "in.tif"
+    if kind == "fax":
+        pyvips = pytest.importorskip("pyvips")
+        pixels = np.asarray(photo("1")) * np.uint8(255)
+        image = pyvips.Image.new_from_array(pixels, interpretation="b-w")
+        image.tiffsave(str(source), tile=True, tile_width=16, tile_height=16, bitdepth=1, compression="ccittfax4")
+    else:
+        pixels = np.asarray(photo("RGB"))
+        planes = np.moveaxis(pixels, 2, 0)
+        tifffile.imwrite(source, planes, photometric="rgb", planarconfig="separate", tile=(16, 16))
+    restore_file(Nearest(scale=2), source, tmp_path / "out.png", tile=32, overlap=8, stream=True)
+    with Image.open(tmp_path / "out.png") as result:
+        assert np.array_equal(np.asarray(result)[::2, ::2], pixels)
+
+
+def test_gray_in_strips_whose_second_channel_is_named_by_a_damaged_field_is_refused(tmp_path):
+    """The field of the strips' sizes became a second one of planes: libtiff takes the first of two, Pillow the last."""
+    photo("LA").save(tmp_path / "whole.tif")
+    data = bytearray((tmp_path / "whole.tif").read_bytes())
+    (tmp_path / "whole.tif").unlink()
+    struct.pack_into("<HHII", data, tag_at(data, 279), PLANES, 3, 1, 2)
+    refused(tmp_path, bytes(data), "contradicts itself: field 284 is there twice")
+
+
+def test_one_bit_that_says_it_has_a_sign_is_refused(tmp_path):
+    photo("1").save(tmp_path / "whole.tif", compression="tiff_lzw")
+    data = bytearray((tmp_path / "whole.tif").read_bytes())
+    (tmp_path / "whole.tif").unlink()
+    struct.pack_into("<HHII", data, tag_at(data, PLANES), SAMPLE_FORMAT, 3, 1, 2)
+    refused(tmp_path, bytes(data), "signed or floating samples of 1 bits")
+
+
+def test_channels_beyond_colour_and_alpha_are_not_read_as_colour(tmp_path):
+    """Found by an hour of the attack: gray from white, of four channels, whose gray was not turned over."""
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.random.default_rng(0).integers(0, 65_536, (40, 50, 4)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "whole.tif", pixels, photometric="rgb", extrasamples=["unassalpha"], metadata=None)
+    data = (tmp_path / "whole.tif").read_bytes()
+    (tmp_path / "whole.tif").unlink()
+    refused(tmp_path, with_tag(data, PHOTOMETRIC, 0), "3 channels beyond those of its colour")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_gray_of_16_bits_whose_white_is_zero_is_turned_over(tmp_path, stream):
+    """Pillow turns 8 bits over and leaves 16 as they are."""
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.random.default_rng(0).integers(0, 65_536, (40, 50)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "in.tif", pixels, photometric="miniswhite")
+    restore_file(Nearest(scale=2), tmp_path / "in.tif", tmp_path / "out.tif", tile=32, overlap=8, stream=stream)
+    assert np.array_equal(tifffile.imread(tmp_path / "out.tif")[::2, ::2].squeeze(), 65_535 - pixels)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint32])
+def test_white_that_is_zero_without_a_black_is_refused(tmp_path, dtype):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "whole.tif", np.ones((40, 50), dtype), photometric="miniswhite")
+    data = (tmp_path / "whole.tif").read_bytes()
+    (tmp_path / "whole.tif").unlink()
+    refused(tmp_path, data, "its white is zero")
+
+
+@pytest.mark.parametrize(("tag", "value"), [(TILE_WIDTH, 256), (TILE_HEIGHT, 32)])
+def test_tiles_of_jpeg_that_have_another_size_than_the_header_says_are_refused(tmp_path, tag, value):
+    """Found by an hour of the attack: each decoder makes something else of them."""
+    refused(tmp_path, with_tag(tiled("RGB", compression="jpeg"), tag, value), "the first has 16x16")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_promises_more_than_it_holds_is_refused_before_it_is_decoded(tmp_path, progressive):
+    """Found by an hour of the attack: 60,000 rows of gray from a kilobyte."""
+    photo("RGB").save(tmp_path / "whole.jpg", progressive=progressive)
+    data = bytearray((tmp_path / "whole.jpg").read_bytes())
+    (tmp_path / "whole.jpg").unlink()
+    frame = data.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    struct.pack_into(">H", data, frame + 5, 60_000)
+    refused(tmp_path, bytes(data), "too short for the 96x60000 pixels", ".jpg")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("arguments", [{}, {"progressive": True}, {"subsampling": "4:2:0", "quality": 1}])
+def test_jpegs_of_one_colour_which_are_the_shortest_are_read(tmp_path, mode, arguments):
+    Image.new(mode, (1001, 999), 77).save(tmp_path / "in.jpg", optimize=True, **arguments)
+    assert read_image(tmp_path / "in.jpg").pixels.shape[:2] == (999, 1001)
+
+
 def test_a_gif_with_lost_data_is_refused_in_strips_too(tmp_path):
     """libvips restores it with what it has; Pillow does not."""
     photo("P").save(tmp_path / "whole.gif")

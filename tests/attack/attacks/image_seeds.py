@@ -99,6 +99,18 @@ def _deep_by_libvips(**arguments: object) -> bytes:
     return bytes(pyvips.Image.new_from_array(deep(3), interpretation="rgb16").tiffsave_buffer(**arguments))
 
 
+def _tiled(image: Image.Image, codec: str, predictor: str = "none", **arguments: object) -> bytes:
+    """A TIFF in tiles of 16x16 pixels by libvips, of the mode that `image` has."""
+    import pyvips
+
+    pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
+    colours = pixels.reshape(*pixels.shape[:2], -1).shape[2]
+    made = pyvips.Image.new_from_array(pixels, interpretation="b-w" if colours < 3 else "srgb")
+    options = {"tile": True, "tile_width": 16, "tile_height": 16, "compression": codec, "predictor": predictor}
+    options |= {"bitdepth": 1} if image.mode == "1" else {}
+    return bytes(made.tiffsave_buffer(**options, **arguments))
+
+
 TIFF_CODECS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma")
 
 
@@ -152,14 +164,28 @@ def _makers() -> dict[str, Callable[[], bytes]]:
             compression=compression
         )
     makers["tif 16 bits 3 channels predicted"] = lambda: _deep_by_libvips(compression="deflate", predictor="horizontal")
-    for codec in ("deflate", "jpeg"):
-        makers[f"tif tiled {codec}"] = lambda codec=codec: _by_libvips(
-            "tiffsave", tile=True, tile_width=16, tile_height=16, compression=codec
-        )
+    for mode in ("1", "L", "LA", "RGB", "RGBA"):
+        for codec in ("none", "lzw", "deflate", "packbits"):
+            makers[f"tif tiled {mode} {codec}"] = lambda mode=mode, codec=codec: _tiled(photo(mode), codec)
+    makers["tif tiled CCITT"] = lambda: _tiled(photo("1"), "ccittfax4")
+    for mode in ("L", "RGB"):
+        makers[f"tif tiled {mode} jpeg"] = lambda mode=mode: _tiled(photo(mode), "jpeg")
+    makers["tif tiled predicted"] = lambda: _tiled(photo(), "deflate", predictor="horizontal")
+    makers["tif tiled 16 bits"] = lambda: _deep_by_libvips(
+        compression="lzw", tile=True, tile_width=16, tile_height=32, predictor="horizontal"
+    )
+    makers["tif tiled BigTIFF"] = lambda: _tiled(photo(), "deflate", bigtiff=True)
+    makers["tif tiled separate planes"] = lambda: _written(
+        np.moveaxis(np.asarray(photo()), 2, 0), photometric="rgb", planarconfig="separate", tile=(16, 16)
+    )
+    makers["tif tiled big-endian"] = lambda: _written(
+        np.asarray(photo()), byteorder=">", photometric="rgb", tile=(32, 16), compression="zlib"
+    )
     makers["tif separate planes"] = lambda: _written(
         np.moveaxis(np.asarray(photo()), 2, 0), photometric="rgb", planarconfig="separate"
     )
     makers["tif white is zero"] = lambda: _written(np.asarray(photo("L")), photometric="miniswhite")
+    makers["tif 16 bits white is zero"] = lambda: _written(deep(1)[..., 0], photometric="miniswhite")
     makers["tif BigTIFF"] = lambda: _written(np.asarray(photo()), photometric="rgb", bigtiff=True)
     makers["tif strips of 5"] = lambda: _written(np.asarray(photo()), photometric="rgb", rowsperstrip=5)
     for mode in ("1", "L", "P", "RGB", "RGBA"):

@@ -65,6 +65,26 @@ def read_result(path: Path) -> np.ndarray:
     return rgba(tifffile.imread(path))
 
 
+def is_large(path: Path) -> bool:
+    """Whether a result has more pixels than the readers take; those of the attack are TIFF."""
+    if path.suffix != ".tif":
+        return False
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        return page.imagewidth * page.imagelength > _MOST_PIXELS
+
+
+def large_difference(source: Path, result: Path) -> float:
+    """The largest difference between an result and what Pillow sees in its source; infinite beyond 8 bits."""
+    pixels = tifffile.imread(result)
+    mode = "L" if pixels.ndim == 2 else ("LA", "RGB", "RGBA")[pixels.shape[2] - 2]
+    with Image.open(source) as image:
+        expected = np.asarray(image.convert(mode))
+    if pixels.dtype != np.uint8 or pixels.shape != expected.shape:
+        return math.inf
+    return float(np.abs(pixels.astype(np.int16) - expected).max() / 255)
+
+
 def _pillow(path: Path) -> Pixels:
     with Image.open(path) as image:
         if image.width * image.height > _MOST_PIXELS or (getattr(image, "n_frames", 1) > 1 and image.format != "MPO"):
@@ -124,6 +144,69 @@ def _tifffile(path: Path) -> Pixels:
         if photometric == "MINISWHITE":
             image[..., :3] = 1 - image[..., :3]
         return image
+
+
+def _own_tiff(path: Path) -> Pixels:
+    """Strips and tiles of whole bytes, LZW too, which tifffile lacks, by its reading of the directory; strict."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        tags = {tag.code: tag.value for tag in page.tags}
+        bits, planes = page.bitspersample, page.samplesperpixel if page.planarconfig == 2 else 1
+        kind, samples = page.photometric.name, page.samplesperpixel
+        ordinary = kind in ("MINISBLACK", "MINISWHITE", "RGB") and page.predictor in (1, 2) and len(file.pages) == 1
+        if not ordinary or bits not in (8, 16) or tags.get(274, 1) != 1 or set(page.extrasamples) - {2}:
+            return None
+        if page.sampleformat != 1 or samples - len(page.extrasamples) != (3 if kind == "RGB" else 1):
+            return None
+        if page.imagewidth * page.imagelength > _MOST_PIXELS or page.compression not in _UNPACK:
+            return None
+        height, width, deep = page.imagelength, page.imagewidth, samples // planes
+        rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, height), width)
+        across, down = -(-width // columns), -(-height // rows)
+        image = np.zeros((down * rows, across * columns, samples), f"{file.byteorder}u{bits // 8}")
+        for index in range(across * down * planes):
+            plane, place = divmod(index, across * down)
+            top, left = place // across * rows, place % across * columns
+            here = rows if page.is_tiled else min(rows, height - top)
+            file.filehandle.seek(page.dataoffsets[index])
+            data = file.filehandle.read(page.databytecounts[index])
+            piece = np.frombuffer(_UNPACK[page.compression](data), image.dtype, here * columns * deep).reshape(
+                here, columns, deep
+            )
+            piece = np.cumsum(piece, axis=1, dtype=image.dtype) if page.predictor == 2 else piece
+            image[top : top + here, left : left + columns, plane : plane + deep] = piece
+    pixels = rgba(image[:height, :width].astype(f"u{bits // 8}"))
+    if kind == "MINISWHITE":
+        pixels[..., :3] = 1 - pixels[..., :3]
+    return pixels
+
+
+def _lzw(data: bytes) -> bytes:
+    """TIFF 6.0, section 13."""
+    stream = int.from_bytes(data, "big")
+    left, width, result = 8 * len(data), 9, bytearray()
+    table: list[bytes] = []
+    before = b""
+    while True:
+        if left < width:
+            raise ValueError("no end of information")
+        left -= width
+        code = stream >> left & (1 << width) - 1
+        if code == 257:
+            return bytes(result)
+        if code == 256:
+            table, before, width = [bytes([byte]) for byte in range(256)] + [b"", b""], b"", 9
+            continue
+        if code > len(table) or (code == len(table) and not before):
+            raise ValueError("a code that is not in the table")
+        word = table[code] if code < len(table) else before + before[:1]
+        if before:
+            table.append(before + word[:1])
+        result += word
+        before, width = word, min((len(table) + 1).bit_length(), 12)
+
+
+_UNPACK: dict[int, Callable[[bytes], bytes]] = {1: bytes, 5: _lzw, 8: zlib.decompress, 32_946: zlib.decompress}
 
 
 def _own_png(path: Path) -> Pixels:
@@ -225,6 +308,7 @@ _READERS: dict[str, Callable[[Path], Pixels]] = {
     "our PNG decoder": _own_png,
     "our PNM decoder": _own_pnm,
     "tifffile": _tifffile,
+    "our TIFF decoder": _own_tiff,
     "OpenCV": _opencv,
     "Pillow": _pillow,
 }

@@ -147,15 +147,39 @@ def _tiff(data: bytes) -> Structure:
     first = position + struct.calcsize(count_format)
     pieces = [slice(first + size * index, first + size * (index + 1)) for index in range(count)]
     numbers = [Number(place, order + word), Number(position, order + count_format)]
+    tables = {}
     for piece in pieces:
         tag, kind, length = struct.unpack_from(f"{order}HH{word}", data, piece.start)
         value = order + ("H" if kind == 3 and length == 1 else word)
         own = Number(piece.start + (12 if big else 8), value)
         # Mostly the values of what says how the samples lie; sometimes tags, types and lengths.
-        numbers += [own] * (6 if tag in (256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 322, 338, 339) else 1)
+        numbers += [own] * (6 if tag in _TIFF_LAYOUT_TAGS else 1)
         numbers += [Number(piece.start, order + "H"), Number(piece.start + 2, order + "H")]
         numbers.append(Number(piece.start + 4, order + word))
+        if tag in _TIFF_TABLES:
+            tables[tag] = _table(data, order, own, kind, length)
+            numbers += tables[tag] if length > 1 else []
+    # What the tables lead to: strips or tiles.
+    for offsets, sizes in ((273, 279), (324, 325)):
+        for start, extent in zip(tables.get(offsets, ()), tables.get(sizes, ()), strict=True):
+            (begin,) = struct.unpack_from(start.format, data, start.offset)
+            (length,) = struct.unpack_from(extent.format, data, extent.offset)
+            pieces.append(slice(begin, begin + length))
     return Structure(pieces, numbers)
+
+
+_TIFF_TABLES = (273, 279, 324, 325)
+_TIFF_LAYOUT_TAGS = (256, 257, 258, 259, 262, 277, 278, 284, 317, 322, 323, 338, 339, *_TIFF_TABLES)
+
+
+def _table(data: bytes, order: str, value: Number, kind: int, length: int) -> list[Number]:
+    """The entries of a field, which lie in it or where it says."""
+    form = order + {3: "H", 4: "I", 16: "Q"}[kind]
+    step = struct.calcsize(form)
+    (elsewhere,) = struct.unpack_from(order + value.format[1:], data, value.offset)
+    room = 8 if data[2] + data[3] == 43 else 4
+    start = elsewhere if step * length > room else value.offset
+    return [Number(start + step * index, form) for index in range(length)]
 
 
 def _bmp(data: bytes) -> Structure:
