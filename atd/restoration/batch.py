@@ -12,23 +12,26 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from torch import nn
 
 from atd.errors import AtdError, InputError
-from atd.images import READABLE_SUFFIXES, SUFFIXES, ImageData, ImageHeader, open_image, write_image
+from atd.images import SUFFIXES, ImageData, ImageHeader, open_image, write_image
 from atd.restoration.api import restore_image
-from atd.restoration.foresight import telling_long_work
+from atd.restoration.foresight import FileAhead, FolderForesight, telling_long_work
 from atd.restoration.options import FileOptions, RestoreOptions
-from atd.restoration.plan import FilePlan, check_not_input, is_unfinished, part_of, plan_file
+from atd.restoration.plan import FilePlan, check_not_input, check_size, is_unfinished, part_of, plan_file
 from atd.restoration.progress import Callback
 from atd.restoration.streaming import stream_file
 from atd.system import check_exists, ignores_case
 
 logger = logging.getLogger("atd.restoration")
 
+READABLE_SUFFIXES = (*SUFFIXES, ".gif", ".ppm", ".pgm", ".pnm")
+"""Endings of the files that are taken from a folder; a file named itself may have any."""
 # Of a name that is meant as a file; folders may have dots in their names, such as results.v2.
 _ENDING = re.compile(r"\.[A-Za-z]{2,5}\d?")
 
@@ -282,6 +285,8 @@ def run_jobs(
     pending = deque(enumerate(jobs, start=1))
     preparing: deque[tuple[int, Job, Future[_Prepared]]] = deque()
     encoding: deque[tuple[Job, Future[None]]] = deque()
+    foresight = FolderForesight()
+    look = partial(_file_ahead, eight_bit=files.eight_bit, overwrite=overwrite, max_pixels=options.max_pixels)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="atd-image")
     try:
         while pending or preparing or encoding:
@@ -315,6 +320,7 @@ def run_jobs(
             except Exception as error:
                 yield JobResult(job, "failed", error)
                 continue
+            foresight.restored(plan.header, lambda: [partial(look, job) for _, job, *_ in (*preparing, *pending)])
             # Held no longer than needed: the next image is being decoded already.
             del decoded, future
             if restored is None:
@@ -323,6 +329,18 @@ def run_jobs(
                 encoding.append((job, pool.submit(_encode, plan, restored)))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _file_ahead(job: Job, *, eight_bit: bool, overwrite: bool, max_pixels: int | None) -> FileAhead:
+    """The size of a job's file; none where there will be nothing to compute."""
+    try:
+        if job.obstacle is None and (overwrite or not all(target.exists() for target in job.targets)):
+            with open_image(job.source, eight_bit=eight_bit) as image:
+                check_size(image, max_pixels)
+                return FileAhead(job.source, *image.header.shape[:2])
+    except (AtdError, OSError):  # it is told when it is its turn
+        pass
+    return FileAhead(job.source, 0, 0)
 
 
 def _prepare(job: Job, files: FileOptions, scale: int, options: RestoreOptions, overwrite: bool) -> _Prepared:

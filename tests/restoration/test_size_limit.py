@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,8 @@ from restoration_networks import Nearest
 
 from atd.cli import main
 from atd.errors import ImageError, InputError
-from atd.restoration import api, foresight
+from atd.images import ImageHeader
+from atd.restoration import api, batch, foresight
 from atd.restoration.api import restore, restore_file
 from atd.restoration.batch import Job, run_jobs
 from atd.restoration.options import FileOptions, RestoreOptions
@@ -116,8 +119,74 @@ def test_a_file_that_will_take_long_is_told_once(tmp_path, monkeypatch, caplog, 
         assert "b.png (192x160 pixels) will take about " in messages[0]
 
 
+class PerPixel(Nearest):
+    """On a clock of its own each pixel takes a hundredth of a second, and the first image a minute more."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.now = 0.0
+
+    def forward(self, x):
+        self.now += x.shape[-2] * x.shape[-1] / 100 + (0 if self.seen else 60)
+        return super().forward(x)
+
+
+def test_the_time_of_a_folder_is_that_of_its_pixels_and_is_told_rarely(tmp_path, monkeypatch, caplog):
+    """Told times against the arithmetic, on a clock that only the network moves; bombs and results cost nothing."""
+    network = PerPixel()
+    monkeypatch.setattr(batch, "FolderForesight", lambda: foresight.FolderForesight(lambda: network.now))
+    sizes = {f"{number:02}.png": (40, 50) for number in range(20)} | {"20.png": (400, 300), "21.png": (40, 50)}
+    for name, size in sizes.items():
+        Image.new("RGB", size).save(tmp_path / name)
+    bomb(tmp_path / "22.png", 60_000, 60_000)
+    (tmp_path / "23.png").write_bytes(b"no image")
+    (tmp_path / "done.png").write_bytes(b"restored before")
+    Image.new("RGB", (999, 999)).save(tmp_path / "24.png")
+    jobs = [Job(tmp_path / name, tmp_path / f"out_{name}") for name in (*sizes, "22.png", "23.png")]
+    jobs.append(Job(tmp_path / "24.png", tmp_path / "done.png"))
+    with caplog.at_level(logging.WARNING, "atd.restoration"):
+        files = run_jobs(
+            jobs,
+            lambda _: network,
+            RestoreOptions(tile=None),
+            FileOptions(),
+            scale=1,
+            progress=lambda *_: contextlib.nullcontext(),
+        )
+        statuses = [result.status for result in files]
+    assert (statuses.count("restored"), statuses.count("failed"), statuses.count("skipped")) == (22, 2, 1)
+    messages = [record.getMessage() for record in caplog.records]
+    # After two files 18 of 20 s, one of 1200 s and one of 20 s are left: 1580 s. When half of that has gone by, the
+    # large file is done, and too little is left to be told.
+    (told,) = messages
+    assert told.startswith("20 more files will take about 26 minutes: 2 are restored; ")
+    assert told.endswith(f"; {tmp_path / '20.png'} (400x300 pixels) alone about 20 minutes")
+
+
+def test_the_time_of_a_folder_is_told_again_when_half_of_it_has_gone_by(caplog):
+    now = 0.0
+    foreseen = foresight.FolderForesight(lambda: now)
+    with caplog.at_level(logging.WARNING, "atd.restoration"):
+        for number in range(1000):
+            ahead = [partial(foresight.FileAhead, Path("x"), 10, 10)] * (999 - number)
+            foreseen.restored(ImageHeader((10, 10, 3), np.dtype(np.uint8)), lambda ahead=ahead: ahead)
+            now += 5
+    messages = [record.getMessage() for record in caplog.records]
+    # 5 s each, from the third on (10 s learned): 997, 498, 249, ... are left, down to a minute.
+    assert [int(message.split()[0 if message[0] != "a" else 1]) for message in messages] == [
+        998,
+        498,
+        249,
+        124,
+        62,
+        31,
+        15,
+    ]
+    assert "will take about 83 minutes" in messages[0]
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(90, "90 seconds"), (700, "12 minutes"), (10_000, "3 hours"), (10**6, "12 days")]
 )
 def test_times_in_words(seconds, words):
-    assert foresight._in_words(seconds) == words
+    assert foresight.in_words(seconds) == words
