@@ -97,20 +97,38 @@ def types(session: nox.Session) -> None:
     session.run("pyright", *options)
 
 
+def see_packages_of(session: nox.Session, environment: str) -> None:
+    """Let the session's Python import what an environment of the same Python has."""
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    given = session.run(f"{environment}/bin/python", "-c", where, external=True, silent=True)
+    own = session.run("python", "-c", where, silent=True)
+    Path(str(own).strip(), "given.pth").write_text(str(given), encoding="utf-8")
+
+
 @nox.session
 def export(session: nox.Session) -> None:
     """Exported files in their runtimes; `nox -s export -- .venv` adds these to the packages of an environment."""
     if session.posargs:
-        where = "import sysconfig; print(sysconfig.get_path('purelib'))"
-        given = session.run(f"{session.posargs[0]}/bin/python", "-c", where, external=True, silent=True)
-        own = session.run("python", "-c", where, silent=True)
-        Path(str(own).strip(), "given.pth").write_text(str(given), encoding="utf-8")
+        see_packages_of(session, session.posargs[0])
         session.install(*requirements("onnx"), *requirements("openvino"))
     else:
         session.install("-e", ".[test,onnx,openvino]")
     session.run("python", "-c", "import onnx, onnxruntime, onnxscript, openvino")
     # In one process: the files of a family serve several tests.
     session.run("python", "-m", "pytest", "-q", "-n", "0", "tests/export", env={"OMP_WAIT_POLICY": "passive"})
+
+
+@nox.session
+def ray(session: nox.Session) -> None:
+    """The example on a local Ray, a worker of which is killed; `nox -s ray -- .venv` adds Ray to an environment."""
+    if session.posargs:
+        see_packages_of(session, session.posargs[0])
+        session.install(*requirements("ray"))
+    else:
+        session.install("-e", ".[test,ray]")
+    session.run("python", "-c", "import ray.data")
+    tests = "tests/examples/test_ray_restore.py"
+    session.run("python", "-m", "pytest", "-q", "-n", "0", tests, env={"OMP_WAIT_POLICY": "passive"})
 
 
 @nox.session

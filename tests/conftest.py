@@ -17,6 +17,7 @@ ALLOWED_SKIPS = (
     "needs a CUDA card",
     "Triton's interpreter of this version cannot run with this NumPy",
     "gloo of this torch cannot average for FSDP",
+    # `nox -s ray` has it, and CI runs it.
     "Ray is not installed",
     "fish is not installed",
     "zsh is not installed",
