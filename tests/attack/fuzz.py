@@ -1,13 +1,14 @@
-"""Coverage-guided fuzzing of the checks of TIFF and PNG, and of config.json.
+"""Coverage-guided fuzzing of what reads bytes of strangers: images, state dicts, config.json and recipes.
 
-``pip install atheris``, then ``python tests/attack/fuzz.py -max_total_time=600``. It begins with the seeds of the
-attack; whatever is not an error of ours ends it with a traceback.
+``pip install atheris``, then ``python tests/attack/fuzz.py images -max_total_time=600``; the other targets are
+detection, config and recipe. It begins with the committed corpus, which `make_corpus.py` makes; whatever is not an
+error of ours ends it with a traceback.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -17,34 +18,24 @@ import atheris
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
 
-with atheris.instrument_imports(include=["atd.images", "atd.weights"]):
-    from atd.images import integrity
-    from atd.weights import description, format
-
-from attacks.image_seeds import seeds
+with atheris.instrument_imports(include=["atd.images", "atd.weights", "atd.training.recipes"]):
+    from attacks.fuzz_targets import CORPUS, TARGETS
 
 from atd.errors import AtdError
 
-CONFIG = b'{"architecture": "ATD", "config": {"depths": [2, 1], "window_size": 4, "upscale": 2, "img_range": 1.0}}'
-
-
-def try_all(data: bytes) -> None:
-    """One input through everything that reads bytes of strangers."""
-    with contextlib.suppress(AtdError):
-        integrity.check_header(io.BytesIO(data), Path("fuzzed"))
-    if not data.startswith(integrity.JPEG_SIGNATURE):  # its check maps a real file
-        with contextlib.suppress(AtdError):
-            integrity.check_whole(io.BytesIO(data), Path("fuzzed"))
-    with contextlib.suppress(AtdError):
-        if described := format.parse_description(data, Path("fuzzed")):
-            description.check_config(described["config"], 100, "fuzzed")
-
-
 if __name__ == "__main__":
+    name, *options = sys.argv[1:] or [""]
+    if name not in TARGETS:
+        sys.exit(f"expected one of {', '.join(TARGETS)} before the options of libFuzzer, got {name!r}")
+    logging.disable(logging.CRITICAL)
+
+    def try_all(data: bytes) -> None:
+        """One input through each function of the target."""
+        for target in TARGETS[name]:
+            with contextlib.suppress(AtdError):
+                target(data)
+
     with tempfile.TemporaryDirectory() as folder:
-        for number, seed in enumerate(seeds()):
-            if len(seed.data) < 10_000:
-                Path(folder, str(number)).write_bytes(seed.data)
-        Path(folder, "config").write_bytes(CONFIG)
-        atheris.Setup([*sys.argv, folder], try_all)
+        # What it finds worth keeping goes into the first folder.
+        atheris.Setup([sys.argv[0], *options, folder, str(CORPUS / name)], try_all)
         atheris.Fuzz()
