@@ -17,7 +17,7 @@ class Attacked(NamedTuple):
 
 
 AREAS = {
-    "images": Attacked(images.cases, share=5, quick=1200),
+    "images": Attacked(images.cases, share=5, quick=1000),
     "weights": Attacked(weights.cases, share=2, quick=400),
     "interruptions": Attacked(interruptions.cases, share=1, quick=60),
     "signals": Attacked(signals.cases, share=1, quick=8),

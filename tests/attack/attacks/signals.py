@@ -17,7 +17,7 @@ from attacks.runner import Case, Cases, Wrong
 from attacks.tiny_network import check_one_of, tiny_network
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-SIZE = (400, 300)
+SIZE = (240, 180)
 OLD, NEW = {"seed": 0, "category_size": 16}, {"seed": 1, "category_size": 24}
 
 
