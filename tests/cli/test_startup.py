@@ -25,7 +25,6 @@ sys.exit(main())
         ["evaluate", "--help-all"],
         ["completion", "bash"],
         ["list"],
-        ["advise", "--help"],
         ["train", "--list"],
         ["train", "--show", "103"],
     ],
