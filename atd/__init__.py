@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from atd import degrade, metrics, ops
+    from atd.advice import Advice, advise
     from atd.errors import (
         AtdError,
         BackendError,
@@ -41,6 +42,7 @@ __version__ = "0.2.0"
 
 # Where each public name is found; a module stands for itself.
 _HOMES = {
+    "atd.advice": ("Advice", "advise"),
     "atd.errors": (
         "AtdError",
         "BackendError",
@@ -73,6 +75,7 @@ __all__ = [
     "ATDCVPR",
     "ATDU",
     "ATDReal",
+    "Advice",
     "AtdError",
     "BackendError",
     "DataNotFoundError",
@@ -88,6 +91,7 @@ __all__ = [
     "TileProgress",
     "TrainingError",
     "__version__",
+    "advise",
     "convert",
     "create",
     "degrade",

@@ -78,6 +78,10 @@ class ModelInfo:
     scores        published results, {test set: (PSNR in dB, SSIM or None)}, under the protocol of `atd.evaluation`
     licence       SPDX name of the licence of the official weights
     paper         where the network was published
+    good_for      what it was made for, in its author's words; None: `task` says it
+    faults        of photos for unknown faults, those that the network was trained to undo: "blur", "noise", "jpeg",
+                  "webp"; none of them for clean photos; None: not a network for photos
+    jpeg_from     the lowest JPEG quality that is meant by "jpeg"
     """
 
     name: str
@@ -90,6 +94,9 @@ class ModelInfo:
     sources: Sources = field(default_factory=Sources)
     scores: dict[str, tuple[float, float | None]] = field(default_factory=dict[str, tuple[float, float | None]])
     licence: str = "Apache-2.0"
+    good_for: str | None = None
+    faults: tuple[str, ...] | None = None
+    jpeg_from: int = 1
 
     @property
     def scale(self) -> int:
@@ -138,6 +145,9 @@ def _row(row: dict[str, Any], families: dict[str, Any], papers: dict[str, Any]) 
         sources=Sources(drive=DriveFile(folder=paper["drive_folder"], **drive) if drive else None),
         scores={name: (psnr, *ssim) if ssim else (psnr, None) for name, (psnr, *ssim) in row.get("scores", {}).items()},
         licence=row.get("licence", "Apache-2.0"),
+        good_for=row.get("good_for"),
+        faults=tuple(row["faults"]) if "faults" in row else None,
+        jpeg_from=row.get("jpeg_from", 1),
     )
 
 

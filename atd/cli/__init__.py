@@ -13,6 +13,7 @@ from atd.cli.streams import lasting_streams
 
 COMMANDS = (
     "restore",
+    "advise",
     "list",
     "info",
     "convert",
@@ -41,6 +42,7 @@ def build_parser() -> CommandParser:
         hint=_restore_of_file,
         examples=(
             ("atd restore -i photo.jpg -o large.png", "enlarge a photo four times"),
+            ("atd advise photo.jpg", "which network for this photo?"),
             ("atd list", "the networks, and where their weights are"),
         ),
     )

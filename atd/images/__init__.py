@@ -2,6 +2,7 @@
 
 from atd.errors import ImageError
 from atd.images.files import (
+    READABLE_SUFFIXES,
     SUFFIXES,
     ImageFile,
     check_pil,
@@ -24,6 +25,7 @@ from atd.images.image import (
 from atd.images.resampling import lanczos
 
 __all__ = [
+    "READABLE_SUFFIXES",
     "SUFFIXES",
     "ImageData",
     "ImageError",

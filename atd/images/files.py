@@ -38,6 +38,8 @@ SUFFIXES = {
     ".bmp": "BMP",
 }
 """File name endings that can be written, and read."""
+READABLE_SUFFIXES = (*SUFFIXES, ".gif", ".ppm", ".pgm", ".pnm")
+"""Endings of the files that are taken from a folder; a file named itself may have any."""
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 
 LATE_ORIENTATION = "libvips does not see an orientation that a PNG names after its pixels"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from atd.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLE_PEAKS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535}
 """Full intensity of integer samples; that of float samples is 1."""
@@ -86,6 +87,8 @@ def narrowed(pixels: np.ndarray) -> np.ndarray:
 
 def samples_to_tensor(pixels: np.ndarray) -> Tensor:
     """(h, w, c) uint8, uint16 or float → a new (c, h, w) float32 tensor; integers are divided by their peak."""
+    import torch  # what only reads files starts without it
+
     x = torch.as_tensor(np.array(np.moveaxis(pixels, 2, 0), dtype=np.float32, order="C"), device="cpu")
     peak = SAMPLE_PEAKS.get(pixels.dtype)
     return x.div_(peak) if peak else x

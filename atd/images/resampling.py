@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def lanczos(x: Tensor, height: int, width: int) -> Tensor:
     """(…, h, w) float32 on the CPU → (…, height, width), by Pillow's antialiased Lanczos filter of three lobes."""
+    import torch  # what only reads files starts without it
+
     if x.shape[-2:] == (height, width):
         return x
     planes = [

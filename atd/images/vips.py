@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from atd.errors import ImageError
 from atd.images.exif import lasting_exif
 from atd.images.image import ImageData, ImageHeader, Metadata, check_unit_range, narrowed, samples_to_tensor
 from atd.images.integrity import check_whole, is_tiled_tiff, libvips_obstacle
 from atd.system import disk_error, import_extra
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DTYPES = {"uchar": np.dtype(np.uint8), "ushort": np.dtype(np.uint16), "float": np.dtype(np.float32)}
 """Sample types by libvips' name for them."""

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from atd.errors import AtdError, InputError
-from atd.images import SUFFIXES, ImageData, ImageHeader, open_image, write_image
+from atd.images import READABLE_SUFFIXES, SUFFIXES, ImageData, ImageHeader, open_image, write_image
 from atd.restoration.api import restore_image
 from atd.restoration.foresight import FileAhead, FolderForesight, telling_long_work
 from atd.restoration.options import FileOptions, RestoreOptions
@@ -30,8 +30,6 @@ from atd.system import check_exists, ignores_case
 
 logger = logging.getLogger("atd.restoration")
 
-READABLE_SUFFIXES = (*SUFFIXES, ".gif", ".ppm", ".pgm", ".pnm")
-"""Endings of the files that are taken from a folder; a file named itself may have any."""
 # Of a name that is meant as a file; folders may have dots in their names, such as results.v2.
 _ENDING = re.compile(r"\.[A-Za-z]{2,5}\d?")
 

@@ -1,4 +1,7 @@
-"""Two nodes: load a network, restore images with it. ComfyUI's images are floats (batch, height, width, channels)."""
+"""Three nodes: load a network, restore images with it, ask which network they need.
+
+ComfyUI's images are floats (batch, height, width, channels).
+"""
 
 from __future__ import annotations
 
@@ -101,6 +104,31 @@ class RestoreImage:
         return (restored.movedim(1, -1).contiguous().cpu(),)
 
 
+class AdviseOnImage:
+    """Which network an image needs, in words: what was measured in it, and the networks in the order to try them."""
+
+    CATEGORY = CATEGORY
+    FUNCTION = "advise"
+    RETURN_TYPES = ("STRING", "STRING")
+    RETURN_NAMES = ("advice", "network")
+    DESCRIPTION = "Measure noise, JPEG traces and earlier enlarging, and say which ATD network the image needs."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # ComfyUI's name
+        """What the node shows."""
+        return {"required": {"image": ("IMAGE",)}}
+
+    def advise(self, image: Tensor) -> tuple[str, str]:
+        """(b, h, w, c) in [0, 1] → the advice on the first image of the batch, and the first network's name or ""."""
+        samples = image[0].to("cpu", torch.float32).clamp(0, 1).mul(255).round().byte().numpy()
+        advice = atd.advise(samples)
+        lines = [*advice.findings, f"=> {advice.summary}"]
+        names = [item.network for item in advice.recommendations if item.network]
+        for item in advice.recommendations:
+            lines.append(f"{item.network} ({item.weights}): {item.reason}" if item.network else item.reason)
+        return "\n".join(lines), names[0] if names else ""
+
+
 def _progress() -> Callable[[atd.TileProgress], None]:
     """Moves ComfyUI's progress bar after every batch of tiles, and stops the work where its user has asked for it."""
     utils, management = _comfy("utils"), _comfy("model_management")
@@ -125,5 +153,13 @@ def _comfy(name: str) -> ModuleType | None:
         return None
 
 
-NODE_CLASS_MAPPINGS = {"AtdLoadNetwork": LoadNetwork, "AtdRestoreImage": RestoreImage}
-NODE_DISPLAY_NAME_MAPPINGS = {"AtdLoadNetwork": "Load ATD network", "AtdRestoreImage": "Restore image (ATD)"}
+NODE_CLASS_MAPPINGS = {
+    "AtdLoadNetwork": LoadNetwork,
+    "AtdRestoreImage": RestoreImage,
+    "AtdAdviseOnImage": AdviseOnImage,
+}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "AtdLoadNetwork": "Load ATD network",
+    "AtdRestoreImage": "Restore image (ATD)",
+    "AtdAdviseOnImage": "Which ATD network?",
+}

@@ -170,7 +170,7 @@ def test_quiet_verbose_and_traceback_are_taken_by_every_command_and_before_it():
         "restore": "-i a -o b", "convert": "a", "download": "a", "export": "a -o b", "evaluate": "a --data d",
         "compare": "a b --data d", "explain": "a -o b",
         "prepare sr": "-i a -o b --name n", "prepare dfwb": "-i a -o b", "completion": "bash",
-        "degrade": "-i a -o b",
+        "degrade": "-i a -o b", "advise": "a",
     }  # fmt: skip
     for name in COMMANDS:
         name = name.removeprefix("atd ")

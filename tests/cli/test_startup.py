@@ -25,6 +25,7 @@ sys.exit(main())
         ["evaluate", "--help-all"],
         ["completion", "bash"],
         ["list"],
+        ["advise", "--help"],
         ["train", "--list"],
         ["train", "--show", "103"],
     ],

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
+from advice_pictures import KODAK, crop_of, with_noise
 from small_networks import small
 
 import atd
@@ -85,6 +87,18 @@ def test_a_batch_is_restored_as_by_the_library(package, comfy, tmp_path):
     torch.testing.assert_close(restored, expected.permute(0, 2, 3, 1))
     (bar,) = comfy["bars"]
     assert bar.seen[-1][0] == bar.seen[-1][1] == len(bar.seen) > 4
+
+
+def test_the_advice_is_that_of_the_library_on_the_first_image(package):
+    clean = crop_of(KODAK[0])
+    noisy = np.asarray(with_noise(clean, 25))
+    image = torch.from_numpy(np.stack([noisy, np.asarray(clean)])).float() / 255
+    text, network = node(package, "AtdAdviseOnImage")().advise(image)
+    expected = atd.advise(noisy)
+    assert network == expected.recommendations[0].network == "atd_u_tiny_color_dn"
+    assert expected.summary in text
+    assert all(finding in text for finding in expected.findings)
+    assert "atd restore" not in text  # there is no file, and no shell, in ComfyUI
 
 
 def test_interrupting_stops_after_the_tile_at_work(package, comfy):
