@@ -1,10 +1,11 @@
 # pyright: basic
 """Category-aware feed-forward network: GELU, category channels, depthwise convolution, GELU and residual in one op.
 
-Two launches. The first writes ``y = concat(GELU(hidden), features[category])`` with rows of a multiple of 16 bytes, so
-that odd channel counts load in whole vectors; the second convolves it where it lies, channels last, from the L1. One
-launch would have to evaluate the error function once per tap: 25 or 49 times for each value instead of once, which
-costs more than the two passes over ``y`` that it saves.
+Two launches. The first writes ``y = concat(GELU(hidden), features[category])`` as a padded image: rows of a multiple of
+16 bytes, so that odd channel counts load in whole vectors, and a rim of zeros, so that no tap needs a mask. The second
+convolves it where it lies, channels last, from the L1; a lane takes four neighbouring pixels, which share most of what
+it loads. One launch would have to evaluate the error function once per tap: 25 or 49 times for each value instead of
+once, which costs more than the two passes over ``y`` that it saves.
 
 Backward, ``y`` and the convolution are computed again; nothing but the inputs is kept.
 """
@@ -12,6 +13,7 @@ Backward, ``y`` and the convolution are computed again; nothing but the inputs i
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false, reportIndexIssue=false
 # Inside @triton.jit Python's types mean something else.
 
+import math
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from atd.ops.kernels.launch import autocast, ceil_div, device_of, power_of_two
 
-_TILE = 8  # side of the square of pixels that a program convolves
+_TILE = 8  # side of the square of pixels that a program convolves, two strips of four wide
 _WEIGHT_PIXELS = 16  # pixels that a program of the weight gradient takes at a time
 
 
@@ -37,131 +39,156 @@ def _gelu_slope(x):
 
 @triton.jit
 def _activate(
-    hidden, features, category, y, tokens, entries, total,
-    HIDDEN: tl.constexpr, EXTRA: tl.constexpr, STRIDE: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr,
+    hidden, features, category, y, entries, height, width, tall, wide,
+    HIDDEN: tl.constexpr, EXTRA: tl.constexpr, STRIDE: tl.constexpr, RADIUS: tl.constexpr,
+    BLOCK_X: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """y[row] = (GELU(hidden[row]), features[batch, category[row]], zeros up to STRIDE)."""
-    row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    """y[b, RADIUS + py, RADIUS + px] = (GELU(hidden), features[b, category], zeros up to STRIDE), zeros elsewhere."""
+    across = tl.cdiv(wide, BLOCK_X)
+    line = tl.program_id(0) // across  # of y, over the whole batch
+    batch = line // tall
+    py = line % tall - RADIUS
+    x = tl.program_id(0) % across * BLOCK_X + tl.arange(0, BLOCK_X)
+    px = x - RADIUS
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    valid = row < total
-    value = tl.load(hidden + row[:, None] * HIDDEN + c, mask=valid[:, None] & (c < HIDDEN), other=0.0)
+    inside = (py >= 0) & (py < height) & (px >= 0) & (px < width)
+    token = (batch.to(tl.int64) * height + py) * width + px
+    value = tl.load(hidden + token[:, None] * HIDDEN + c, mask=inside[:, None] & (c < HIDDEN), other=0.0)
     value = _gelu(value.to(tl.float32))
     if EXTRA > 0:
-        entry = row // tokens * entries + tl.load(category + row, mask=valid, other=0)
+        entry = batch.to(tl.int64) * entries + tl.load(category + token, mask=inside, other=0)
         extra = c - HIDDEN
-        inside = valid[:, None] & (extra >= 0) & (extra < EXTRA)
-        chosen = tl.load(features + entry[:, None] * EXTRA + extra, mask=inside, other=0.0)
+        chosen = inside[:, None] & (extra >= 0) & (extra < EXTRA)
+        chosen = tl.load(features + entry[:, None] * EXTRA + extra, mask=chosen, other=0.0)
         value = tl.where(extra >= 0, chosen.to(tl.float32), value)
-    tl.store(y + row[:, None] * STRIDE + c, value.to(y.dtype.element_ty), mask=valid[:, None] & (c < STRIDE))
+    address = y + (line.to(tl.int64) * wide + x)[:, None] * STRIDE + c
+    tl.store(address, value.to(y.dtype.element_ty), mask=(x < wide)[:, None] & (c < STRIDE))
 
 
 @triton.jit
-def _tile(height, width, CHANNELS: tl.constexpr, TILE: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Row of each pixel of this program's tile, its y and x, whether it is in the image, and the channels."""
+def _strips(width, CHANNELS: tl.constexpr, TILE: tl.constexpr, BLOCK_C: tl.constexpr):
+    """y and x of the first of the four pixels of each strip of this program's tile, and the channels."""
     channel_blocks = tl.cdiv(CHANNELS, BLOCK_C)
     tile = tl.program_id(0) // channel_blocks
     c = tl.program_id(0) % channel_blocks * BLOCK_C + tl.arange(0, BLOCK_C)
     across = tl.cdiv(width, TILE)
-    pixel = tl.arange(0, TILE * TILE)
-    py = tile // across * TILE + pixel // TILE
-    px = tile % across * TILE + pixel % TILE
-    row = tl.program_id(1).to(tl.int64) * height * width + py.to(tl.int64) * width + px
-    return row, py, px, (py < height) & (px < width), c
+    strip = tl.arange(0, TILE * TILE // 4)
+    return tile // across * TILE + strip // (TILE // 4), tile % across * TILE + strip % (TILE // 4) * 4, c
+
+
+@triton.jit
+def _in_padded(padded, py, px, c, tall, wide, STRIDE: tl.constexpr):
+    """Where the kernel of each strip's first pixel begins in a padded image: that pixel is RADIUS further on."""
+    image = tl.program_id(1).to(tl.int64) * tall * wide
+    return padded + (image + (py * wide + px))[:, None] * STRIDE + c
 
 
 @triton.jit
 def _convolve(
-    source, weight, row, py, px, height, width, c,
-    CHANNELS: tl.constexpr, STRIDE: tl.constexpr, SIDE: tl.constexpr, FLIP: tl.constexpr,
-    PIXELS: tl.constexpr, BLOCK_C: tl.constexpr,
+    first, taps, c, wide, STRIDE: tl.constexpr, SIDE: tl.constexpr, STRIPS: tl.constexpr, BLOCK_C: tl.constexpr
 ):  # fmt: skip
-    """Depthwise convolution, zero padding; ``FLIP`` turns it into its transpose. ``weight`` is (SIDE², CHANNELS)."""
-    RADIUS: tl.constexpr = SIDE // 2
-    total = tl.zeros((PIXELS, BLOCK_C), tl.float32)
+    """Depthwise convolution at the four pixels of each strip; ``taps`` is (SIDE², STRIDE) float32."""
+    total_0 = tl.zeros((STRIPS, BLOCK_C), tl.float32)
+    total_1 = tl.zeros((STRIPS, BLOCK_C), tl.float32)
+    total_2 = tl.zeros((STRIPS, BLOCK_C), tl.float32)
+    total_3 = tl.zeros((STRIPS, BLOCK_C), tl.float32)
+    mask = c < STRIDE
     # A loop over rows and no more: with all taps unrolled the compiler holds too many loads in flight and spills.
-    for tap_y in range(SIDE):
-        y = py + (tap_y - RADIUS)
-        row_inside = (y >= 0) & (y < height)
-        first = row + (tap_y - RADIUS) * width - RADIUS
-        for tap_x in tl.static_range(SIDE):  # pyright: ignore[reportGeneralTypeIssues]
-            x = px + (tap_x - RADIUS)
-            inside = row_inside & (x >= 0) & (x < width)
-            address = source + (first + tap_x)[:, None] * STRIDE + c
-            value = tl.load(address, mask=inside[:, None] & (c < STRIDE), other=0.0)
-            tap = tap_y * SIDE + tap_x
-            if FLIP:
-                tap = SIDE * SIDE - 1 - tap
-            factor = tl.load(weight + tap * CHANNELS + c, mask=c < CHANNELS, other=0.0)
-            total += value.to(tl.float32) * factor.to(tl.float32)[None, :]
-    return total
+    for _ in range(SIDE):
+        for column in tl.static_range(SIDE + 3):  # pyright: ignore[reportGeneralTypeIssues]
+            value = tl.load(first + column * STRIDE, mask=mask[None, :], other=0.0).to(tl.float32)
+            # The same taps again and again: the compiler loads each once a row.
+            if column < SIDE:
+                total_0 += value * tl.load(taps + column * STRIDE + c, mask=mask, other=0.0)[None, :]
+            if column >= 1 and column < SIDE + 1:
+                total_1 += value * tl.load(taps + (column - 1) * STRIDE + c, mask=mask, other=0.0)[None, :]
+            if column >= 2 and column < SIDE + 2:
+                total_2 += value * tl.load(taps + (column - 2) * STRIDE + c, mask=mask, other=0.0)[None, :]
+            if column >= 3:
+                total_3 += value * tl.load(taps + (column - 3) * STRIDE + c, mask=mask, other=0.0)[None, :]
+        first += wide.to(tl.int64) * STRIDE
+        taps += SIDE * STRIDE
+    return total_0, total_1, total_2, total_3
 
 
 @triton.jit
 def _forward(
-    y, weight, bias, output, height, width,
+    y, taps, bias, output, height, width, tall, wide,
     CHANNELS: tl.constexpr, STRIDE: tl.constexpr, SIDE: tl.constexpr, TILE: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    row, py, px, inside, c = _tile(height, width, CHANNELS, TILE, BLOCK_C)
-    mask = inside[:, None] & (c < CHANNELS)
-    total = _convolve(
-        y, weight, row, py, px, height, width, c, CHANNELS, STRIDE, SIDE, False, TILE * TILE, BLOCK_C
-    )  # fmt: skip
+    RADIUS: tl.constexpr = SIDE // 2
+    py, px, c = _strips(width, CHANNELS, TILE, BLOCK_C)
+    first = _in_padded(y, py, px, c, tall, wide, STRIDE)
+    totals = _convolve(first, taps, c, wide, STRIDE, SIDE, TILE * TILE // 4, BLOCK_C)
+    row = tl.program_id(1).to(tl.int64) * height * width + (py * width + px)
+    first += (wide.to(tl.int64) * RADIUS + RADIUS) * STRIDE
+    shift = tl.zeros((BLOCK_C,), tl.float32)
     if bias is not None:
-        total += tl.load(bias + c, mask=c < CHANNELS, other=0.0).to(tl.float32)[None, :]
-    centre = tl.load(y + row[:, None] * STRIDE + c, mask=inside[:, None] & (c < STRIDE), other=0.0)
-    result = centre.to(tl.float32) + _gelu(total)
-    tl.store(output + row[:, None] * CHANNELS + c, result.to(output.dtype.element_ty), mask=mask)
+        shift += tl.load(bias + c, mask=c < CHANNELS, other=0.0).to(tl.float32)
+    for p in tl.static_range(4):  # pyright: ignore[reportGeneralTypeIssues]
+        centre = tl.load(first + p * STRIDE, mask=(c < STRIDE)[None, :], other=0.0)
+        result = centre.to(tl.float32) + _gelu(totals[p] + shift[None, :])
+        mask = ((py < height) & (px + p < width))[:, None] & (c < CHANNELS)
+        tl.store(output + (row + p)[:, None] * CHANNELS + c, result.to(output.dtype.element_ty), mask=mask)
 
 
 @triton.jit
 def _convolution_backward(
-    y, weight, bias, grad_output, grad_convolution, height, width,
+    y, taps, bias, grad_output, grad_convolution, height, width, tall, wide,
     CHANNELS: tl.constexpr, STRIDE: tl.constexpr, SIDE: tl.constexpr, TILE: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of the convolution's result, in rows of STRIDE with zeros at their ends."""
-    row, py, px, inside, c = _tile(height, width, CHANNELS, TILE, BLOCK_C)
-    mask = inside[:, None] & (c < CHANNELS)
-    total = _convolve(
-        y, weight, row, py, px, height, width, c, CHANNELS, STRIDE, SIDE, False, TILE * TILE, BLOCK_C
-    )  # fmt: skip
+    """Gradient of the convolution's result, as a padded image whose rim the caller has set to zero."""
+    RADIUS: tl.constexpr = SIDE // 2
+    py, px, c = _strips(width, CHANNELS, TILE, BLOCK_C)
+    first = _in_padded(y, py, px, c, tall, wide, STRIDE)
+    totals = _convolve(first, taps, c, wide, STRIDE, SIDE, TILE * TILE // 4, BLOCK_C)
+    row = tl.program_id(1).to(tl.int64) * height * width + (py * width + px)
+    target = _in_padded(grad_convolution, py + RADIUS, px + RADIUS, c, tall, wide, STRIDE)
+    shift = tl.zeros((BLOCK_C,), tl.float32)
     if bias is not None:
-        total += tl.load(bias + c, mask=c < CHANNELS, other=0.0).to(tl.float32)[None, :]
-    g = tl.load(grad_output + row[:, None] * CHANNELS + c, mask=mask, other=0.0).to(tl.float32)
-    result = (g * _gelu_slope(total)).to(grad_convolution.dtype.element_ty)
-    tl.store(grad_convolution + row[:, None] * STRIDE + c, result, mask=inside[:, None] & (c < STRIDE))
+        shift += tl.load(bias + c, mask=c < CHANNELS, other=0.0).to(tl.float32)
+    for p in tl.static_range(4):  # pyright: ignore[reportGeneralTypeIssues]
+        inside = ((py < height) & (px + p < width))[:, None]
+        address = grad_output + (row + p)[:, None] * CHANNELS + c
+        g = tl.load(address, mask=inside & (c < CHANNELS), other=0.0).to(tl.float32)
+        result = (g * _gelu_slope(totals[p] + shift[None, :])).to(grad_convolution.dtype.element_ty)
+        tl.store(target + p * STRIDE, result, mask=inside & (c < STRIDE))
 
 
 @triton.jit
 def _input_backward(
-    hidden, weight, grad_output, grad_convolution, grad_hidden, grad_chosen, height, width,
+    hidden, taps, grad_output, grad_convolution, grad_hidden, grad_chosen, height, width, tall, wide,
     HIDDEN: tl.constexpr, EXTRA: tl.constexpr,
     CHANNELS: tl.constexpr, STRIDE: tl.constexpr, SIDE: tl.constexpr, TILE: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of ``hidden`` and of every token's category channels."""
-    row, py, px, inside, c = _tile(height, width, CHANNELS, TILE, BLOCK_C)
-    total = _convolve(
-        grad_convolution, weight, row, py, px, height, width, c, CHANNELS, STRIDE, SIDE, True, TILE * TILE, BLOCK_C
-    )  # fmt: skip
-    mask = inside[:, None] & (c < CHANNELS)
-    total += tl.load(grad_output + row[:, None] * CHANNELS + c, mask=mask, other=0.0).to(tl.float32)
-    of_hidden = inside[:, None] & (c < HIDDEN)
-    x = tl.load(hidden + row[:, None] * HIDDEN + c, mask=of_hidden, other=0.0).to(tl.float32)
-    result = (total * _gelu_slope(x)).to(grad_hidden.dtype.element_ty)
-    tl.store(grad_hidden + row[:, None] * HIDDEN + c, result, mask=of_hidden)
-    if EXTRA > 0:
-        tl.store(grad_chosen + row[:, None] * EXTRA + c - HIDDEN, total, mask=mask & (c >= HIDDEN))
+    """Gradients of ``hidden`` and of every token's category channels; ``taps`` come in reverse order."""
+    py, px, c = _strips(width, CHANNELS, TILE, BLOCK_C)
+    first = _in_padded(grad_convolution, py, px, c, tall, wide, STRIDE)
+    totals = _convolve(first, taps, c, wide, STRIDE, SIDE, TILE * TILE // 4, BLOCK_C)
+    first_row = tl.program_id(1).to(tl.int64) * height * width + (py * width + px)
+    for p in tl.static_range(4):  # pyright: ignore[reportGeneralTypeIssues]
+        row = first_row + p
+        inside = ((py < height) & (px + p < width))[:, None]
+        mask = inside & (c < CHANNELS)
+        total = totals[p] + tl.load(grad_output + row[:, None] * CHANNELS + c, mask=mask, other=0.0).to(tl.float32)
+        of_hidden = inside & (c < HIDDEN)
+        x = tl.load(hidden + row[:, None] * HIDDEN + c, mask=of_hidden, other=0.0).to(tl.float32)
+        result = (total * _gelu_slope(x)).to(grad_hidden.dtype.element_ty)
+        tl.store(grad_hidden + row[:, None] * HIDDEN + c, result, mask=of_hidden)
+        if EXTRA > 0:
+            tl.store(grad_chosen + row[:, None] * EXTRA + c - HIDDEN, total, mask=mask & (c >= HIDDEN))
 
 
 @triton.jit
 def _weight_backward(
-    y, grad_convolution, grad_weight, height, width, total, share,
+    y, grad_convolution, grad_weight, wide, total, share,
     CHANNELS: tl.constexpr, STRIDE: tl.constexpr, SIDE: tl.constexpr, BLOCK_X: tl.constexpr,
     PIXELS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """One row of taps of the weight gradient over ``share`` pixels; partial sums as (splits, SIDE, SIDE, CHANNELS).
 
-    Every thread adds up its own pixels; threads meet once, after the last of them.
+    Both images are padded; pixels in the rim have a gradient of zero, so nothing asks where a line ends. Every thread
+    adds up its own pixels; threads meet once, after the last of them.
     """
     RADIUS: tl.constexpr = SIDE // 2
     c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -169,31 +196,32 @@ def _weight_backward(
     tap_x = tl.arange(0, BLOCK_X)
     grad = tl.zeros((BLOCK_X, PIXELS, BLOCK_C), tl.float32)
     for offset in range(0, share, PIXELS):
-        row = split * share + offset + tl.arange(0, PIXELS)  # of 32 bits, in which divisions are cheap
-        valid = row < total
-        wide = row.to(tl.int64)
-        g = tl.load(grad_convolution + wide[:, None] * STRIDE + c, mask=valid[:, None] & (c < STRIDE), other=0.0)
-        py = row // width % height + tap_y - RADIUS
-        px = (row % width)[None, :] + tap_x[:, None] - RADIUS  # (taps, pixels)
-        inside = (valid & (py >= 0) & (py < height))[None, :] & (px >= 0) & (px < width) & (tap_x < SIDE)[:, None]
-        other = wide[None, :] + (tap_y - RADIUS) * width + tap_x[:, None] - RADIUS
-        value = tl.load(y + other[:, :, None] * STRIDE + c, mask=inside[:, :, None] & (c < STRIDE), other=0.0)
+        place = split.to(tl.int64) * share + offset + tl.arange(0, PIXELS)  # of a pixel's first tap
+        valid = place < total
+        centre = grad_convolution + (place + RADIUS * wide + RADIUS)[:, None] * STRIDE + c
+        g = tl.load(centre, mask=valid[:, None] & (c < STRIDE), other=0.0)
+        other = (place + tap_y * wide)[None, :] + tap_x[:, None]
+        needed = valid[None, :] & (tap_x < SIDE)[:, None]
+        value = tl.load(y + other[:, :, None] * STRIDE + c, mask=needed[:, :, None] & (c < STRIDE), other=0.0)
         grad += value.to(tl.float32) * g.to(tl.float32)[None, :, :]
     address = grad_weight + ((split.to(tl.int64) * SIDE + tap_y) * SIDE + tap_x[:, None]) * CHANNELS + c
     tl.store(address, tl.sum(grad, axis=1), mask=(tap_x < SIDE)[:, None] & (c < CHANNELS))
 
 
-def _activated(hidden: Tensor, features: Tensor | None, category: Tensor | None) -> Tensor:
-    """y (b·n, STRIDE); STRIDE rounds the channels up to whole vectors of 16 bytes."""
-    batch, tokens, channels = hidden.shape
-    extra = 0 if features is None else features.shape[2]
-    per_vector = 16 // hidden.element_size()
-    stride = ceil_div(channels + extra, per_vector) * per_vector
-    y = hidden.new_empty(batch * tokens, stride)
+def _activated(
+    hidden: Tensor, height: int, width: int, channels: int, side: int, features: Tensor | None, category: Tensor | None
+) -> Tensor:
+    """y as a padded image (b, tall, wide, STRIDE): whole tiles of pixels lie inside a rim of zeros."""
+    batch, _, narrow = hidden.shape
+    stride = _stride(channels, hidden.dtype)
+    radius = side // 2
+    tall, wide = (ceil_div(extent, _TILE) * _TILE + 2 * radius for extent in (height, width))
+    y = hidden.new_empty(batch, tall, wide, stride)
     block = min(128, power_of_two(stride))
-    _activate[(ceil_div(batch * tokens, 32), ceil_div(stride, block))](
-        hidden, features, category, y, tokens, 0 if features is None else features.shape[1], batch * tokens,
-        HIDDEN=channels, EXTRA=extra, STRIDE=stride, BLOCK_N=32, BLOCK_C=block, num_warps=4,
+    _activate[(batch * tall * ceil_div(wide, 32), ceil_div(stride, block))](
+        hidden, features, category, y, 0 if features is None else features.shape[1], height, width, tall, wide,
+        HIDDEN=narrow, EXTRA=channels - narrow, STRIDE=stride, RADIUS=radius, BLOCK_X=32, BLOCK_C=block,
+        num_warps=4,
     )  # fmt: skip
     return y
 
@@ -202,25 +230,55 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
-def _by_tap(weight: Tensor) -> Tensor:
-    """(k², channels): channels lie together, as in the image."""
-    return weight.reshape(weight.shape[0], -1).t().contiguous()
+def _stride(channels: int, dtype: torch.dtype) -> int:
+    """The channels rounded up to whole vectors of 16 bytes."""
+    per_vector = 16 // dtype.itemsize
+    return ceil_div(channels, per_vector) * per_vector
 
 
-def _tiles(batch: int, height: int, width: int, y: Tensor, weight: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
-    """Launch grid and compile-time arguments of the convolving kernels."""
-    channels = weight.shape[0]
+def by_tap(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """(k², stride) float32 from (E, 1, k, k), for images of ``dtype``: channels lie together, as there, with zeros at
+    their end."""
+    taps = weight.new_zeros(weight[0].numel(), _stride(len(weight), dtype), dtype=torch.float32)
+    taps[:, : len(weight)] = weight.reshape(len(weight), -1).t()
+    return taps
+
+
+def _tiles(
+    height: int, width: int, y: Tensor, channels: int, side: int
+) -> tuple[tuple[int, int], tuple[int, ...], dict[str, Any]]:
+    """Launch grid, sizes and compile-time arguments of the convolving kernels."""
+    batch, tall, wide, stride = y.shape
     block = min(64, power_of_two(channels))
     tiles = ceil_div(height, _TILE) * ceil_div(width, _TILE) * ceil_div(channels, block)
     constants = {
         "CHANNELS": channels,
-        "STRIDE": y.shape[1],
-        "SIDE": weight.shape[-1],
+        "STRIDE": stride,
+        "SIDE": side,
         "TILE": _TILE,
         "BLOCK_C": block,
-        "num_warps": 8 if block > 32 else 4,
+        "num_warps": max(1, block // 16),
     }
-    return (tiles, batch), constants
+    return (tiles, batch), (height, width, tall, wide), constants
+
+
+def feed_forward(
+    hidden: Tensor,
+    grid: tuple[int, int],
+    taps: Tensor,
+    bias: Tensor | None,
+    channels: int,
+    features: Tensor | None,
+    category: Tensor | None,
+) -> Tensor:
+    """:func:`atd.ops.category_feedforward` of contiguous tensors, with the ``taps`` of :func:`by_tap`."""
+    side = math.isqrt(len(taps))
+    output = hidden.new_empty(hidden.shape[0], hidden.shape[1], channels)
+    with device_of(hidden):
+        y = _activated(hidden, *grid, channels, side, features, category)
+        launch_grid, sizes, constants = _tiles(*grid, y, channels, side)
+        _forward[launch_grid](y, taps, bias, output, *sizes, **constants)
+    return output
 
 
 @torch.library.custom_op("atd::category_feedforward", mutates_args=())
@@ -234,13 +292,8 @@ def _category_feedforward(
     category: Tensor | None,
 ) -> Tensor:
     hidden, features, category = hidden.contiguous(), _contiguous(features), _contiguous(category)
-    batch, tokens, _ = hidden.shape
-    output = hidden.new_empty(batch, tokens, weight.shape[0])
-    with device_of(hidden):
-        y = _activated(hidden, features, category)
-        launch_grid, constants = _tiles(batch, height, width, y, weight)
-        _forward[launch_grid](y, _by_tap(weight), bias, output, height, width, **constants)
-    return output
+    taps = by_tap(weight, hidden.dtype)
+    return feed_forward(hidden, (height, width), taps, bias, len(weight), features, category)
 
 
 @_category_feedforward.register_fake
@@ -267,28 +320,28 @@ def _category_feedforward_backward(
     extra = channels - width_hidden
     grad_hidden = torch.empty_like(hidden)
     grad_chosen = torch.empty(rows, extra, dtype=torch.float32, device=hidden.device)
-    share = max(8, ceil_div(ceil_div(rows, _WEIGHT_PIXELS), 64)) * _WEIGHT_PIXELS  # at most 64 partial sums
-    splits = ceil_div(rows, share)
-    grad_taps = torch.empty(splits, side, side, channels, dtype=torch.float32, device=hidden.device)
     with device_of(hidden):
-        y = _activated(hidden, features, category)
-        launch_grid, constants = _tiles(batch, height, width, y, weight)
-        taps = _by_tap(weight)
-        grad_convolution = torch.empty_like(y)
-        _convolution_backward[launch_grid](
-            y, taps, bias, grad_output, grad_convolution, height, width, **constants
-        )  # fmt: skip
+        y = _activated(hidden, height, width, channels, side, features, category)
+        launch_grid, sizes, constants = _tiles(height, width, y, channels, side)
+        taps = by_tap(weight, y.dtype)
+        grad_convolution = torch.zeros_like(y)
+        _convolution_backward[launch_grid](y, taps, bias, grad_output, grad_convolution, *sizes, **constants)
         _input_backward[launch_grid](
-            hidden, taps, grad_output, grad_convolution, grad_hidden, grad_chosen, height, width,
+            hidden, taps.flip(0), grad_output, grad_convolution, grad_hidden, grad_chosen, *sizes,
             HIDDEN=width_hidden, EXTRA=extra, **constants,
         )  # fmt: skip
+        wide, stride = y.shape[2:]
+        places = y.numel() // stride - (side - 1) * (wide + 1)
+        share = max(8, ceil_div(ceil_div(places, _WEIGHT_PIXELS), 64)) * _WEIGHT_PIXELS  # at most 64 partial sums
+        splits = ceil_div(places, share)
+        grad_taps = torch.empty(splits, side, side, channels, dtype=torch.float32, device=hidden.device)
         _weight_backward[(ceil_div(channels, 32), side, splits)](
-            y, grad_convolution, grad_taps, height, width, rows, share,
-            CHANNELS=channels, STRIDE=y.shape[1], SIDE=side, BLOCK_X=power_of_two(side, 4),
+            y, grad_convolution, grad_taps, wide, places, share,
+            CHANNELS=channels, STRIDE=stride, SIDE=side, BLOCK_X=power_of_two(side, 4),
             PIXELS=_WEIGHT_PIXELS, BLOCK_C=32, num_warps=4,
         )  # fmt: skip
     grad_weight = grad_taps.sum(0).movedim(-1, 0)[:, None].to(weight.dtype).contiguous()
-    grad_bias = grad_convolution[:, :channels].sum(0, dtype=torch.float32).to(weight.dtype)
+    grad_bias = grad_convolution[..., :channels].sum((0, 1, 2), dtype=torch.float32).to(weight.dtype)
     return grad_hidden, grad_weight, grad_bias, _features_gradient(features, category, grad_chosen)
 
 
