@@ -3,12 +3,15 @@
 
 The (n, M) map lives in registers, a block at a time, forward and backward. Rows are normalised after the product: for
 half inputs the tensor cores then multiply the values as given, exactly, and add them in float32, so a category is as
-exact as in float32 arithmetic and costs what half arithmetic costs.
+exact as in float32 arithmetic and costs what half arithmetic costs. Forward, an entry's logits take one factor,
+scale/‖key‖, which is made once for all tokens, and a token's one other: equal keys with equal scales have equal logits,
+bit for bit, and the first of them is the category.
 """
 
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false, reportIndexIssue=false
 # Inside @triton.jit Python's types mean something else.
 
+import math
 from typing import Any
 
 import torch
@@ -20,11 +23,13 @@ from torch import Tensor
 from atd.ops.kernels.launch import autocast, ceil_div, device_of, dot_precision, power_of_two
 
 _EPS = tl.constexpr(1e-12)  # of F.normalize
+_LOG2_E = tl.constexpr(math.log2(math.e))
+_LN_2 = tl.constexpr(math.log(2))
 
 
 @triton.jit
 def _load_query(query, base, rows, valid, RANK: tl.constexpr, BLOCK_R: tl.constexpr):
-    """Query rows (N, R) and 1/‖row‖ (N,)."""
+    """Rows (N, R) of queries, and 1/‖row‖ (N,)."""
     r = tl.arange(0, BLOCK_R)
     q = tl.load(query + (base + rows)[:, None] * RANK + r, mask=valid[:, None] & (r < RANK), other=0.0)
     wide = q.to(tl.float32)
@@ -55,44 +60,74 @@ def _load_rows(source, base, rows, valid, first, CHANNELS: tl.constexpr, BLOCK_C
 
 
 @triton.jit
+def _factors(
+    key, scale, key_factor, rows, entries,
+    RANK: tl.constexpr, PER_ENTRY: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    """key_factor[row] = scale/‖key[row]‖, for all entries of the batch; the same bits for the same keys."""
+    row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    _, inverse = _load_query(key, 0, row.to(tl.int64), row < rows, RANK, BLOCK_R)
+    factor = tl.load(scale + (row % entries if PER_ENTRY else row * 0), mask=row < rows, other=0.0)
+    tl.store(key_factor + row, inverse * factor, mask=row < rows)
+
+
+@triton.jit
 def _forward(
-    query, key, value, scale, output, category, log_sum, tokens, entries,
-    RANK: tl.constexpr, CHANNELS: tl.constexpr, PER_ENTRY: tl.constexpr, PRECISION: tl.constexpr,
+    query, key, value, key_factor, shortcut, output, category, log_sum, gain, tokens, entries,
+    RANK: tl.constexpr, CHANNELS: tl.constexpr, STRIDE: tl.constexpr, FULL: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
+    """``key_factor`` is scale/‖key‖, (b, M); ``FULL``: the entries are whole blocks. Rows
+    of ``value`` have STRIDE channels, of which CHANNELS are asked for.
+
+    Logits lack the factor of their row until their exponential is taken, to the base 2: it is positive, so it changes
+    neither the highest nor a tie.
+    """
     first, batch = tl.program_id(1) * BLOCK_C, tl.program_id(2).to(tl.int64)
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     row_valid = rows < tokens
     q, q_inverse = _load_query(query, batch * tokens, rows, row_valid, RANK, BLOCK_R)
+    q_factor = q_inverse * _LOG2_E
 
     highest = tl.full((BLOCK_N,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_N,), tl.float32)
     best = tl.zeros((BLOCK_N,), tl.int32)
     attended = tl.zeros((BLOCK_N, BLOCK_C), tl.float32)
+    r, m = tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_M)
     for start in range(0, entries, BLOCK_M):
-        columns = start + tl.arange(0, BLOCK_M)
-        column_valid = columns < entries
-        k, k_inverse, factor = _load_key(key, scale, batch * entries, columns, column_valid, RANK, PER_ENTRY, BLOCK_R)
-        v = _load_rows(value, batch * entries, columns, column_valid, first, CHANNELS, BLOCK_C)
-        cosine = tl.dot(q, k, input_precision=PRECISION) * q_inverse[:, None] * k_inverse[None, :]
-        logits = tl.where(column_valid[None, :], cosine * factor[None, :], float("-inf"))
-        # Strictly greater: on ties the first entry stays. NaN is never greater, so the category stays in range.
-        peak, place = tl.max(logits, axis=1, return_indices=True)
-        best = tl.where(peak > highest, start + place, best)
+        columns = start + m
+        valid = columns < entries
+        address = key + (batch * entries + columns)[None, :] * RANK + r[:, None]
+        k = tl.load(address, mask=valid[None, :] & (r[:, None] < RANK), other=0.0)
+        factor = tl.load(key_factor + batch * entries + columns, mask=valid, other=0.0)
+        v = _load_rows(value, batch * entries, columns, valid, first, STRIDE, BLOCK_C)
+        logits = tl.dot(q, k, input_precision=PRECISION) * factor[None, :]
+        if not FULL:
+            logits = tl.where(valid[None, :], logits, float("-inf"))
+        # Strictly greater, and the least place of a block: on ties the first entry stays. A row without a place, which
+        # is one of NaN, keeps what it has, so the category stays in range.
+        peak = tl.max(logits, axis=1)
+        place = tl.min(tl.where(logits == peak[:, None], m[None, :], BLOCK_M), axis=1)
+        best = tl.where((peak > highest) & (place < BLOCK_M), start + place, best)
         peak = tl.maximum(highest, peak)
-        weights = tl.exp(logits - peak[:, None])
-        decay = tl.exp(highest - peak)
+        weights = tl.exp2(logits * q_factor[:, None] - (peak * q_factor)[:, None])
+        decay = tl.exp2((highest - peak) * q_factor)
         total = total * decay + tl.sum(weights, axis=1)
         attended = tl.dot(weights.to(v.dtype), v, attended * decay[:, None], input_precision="ieee")
         highest = peak
 
     c = first + tl.arange(0, BLOCK_C)
-    address = output + (batch * tokens + rows)[:, None] * CHANNELS + c
-    attended = (attended / total[:, None]).to(output.dtype.element_ty)
-    tl.store(address, attended, mask=row_valid[:, None] & (c < CHANNELS))
+    # One wide address, and places of 32 bits from there: a wide one for every value would not fit the registers.
+    base = (batch * tokens + tl.program_id(0).to(tl.int64) * BLOCK_N) * CHANNELS
+    place = tl.arange(0, BLOCK_N)[:, None] * CHANNELS + c
+    mask = row_valid[:, None] & (c < CHANNELS)
+    attended = attended / total[:, None]
+    if shortcut is not None:
+        attended = tl.load(shortcut + base + place, mask=mask, other=0.0).to(tl.float32) + gain * attended
+    tl.store(output + base + place, attended.to(output.dtype.element_ty), mask=mask)
     if first == 0:
         tl.store(category + batch * tokens + rows, best.to(tl.int64), mask=row_valid)
-        tl.store(log_sum + batch * tokens + rows, highest + tl.log(total), mask=row_valid)
+        tl.store(log_sum + batch * tokens + rows, (highest * q_factor + tl.log2(total)) * _LN_2, mask=row_valid)
 
 
 @triton.jit
@@ -209,39 +244,117 @@ def _value_backward(
     tl.store(address, total, mask=column_valid[:, None] & (c < CHANNELS))
 
 
-def _constants(query: Tensor, value: Tensor, scale: Tensor, widest: int) -> dict[str, Any]:
-    """Compile-time arguments; a block takes at most ``widest`` channels of half inputs, half as many of float32."""
+def _constants(query: Tensor) -> dict[str, Any]:
+    """Compile-time arguments that all kernels share."""
+    return {
+        "RANK": query.shape[-1],
+        "PRECISION": dot_precision(query.dtype),
+        "BLOCK_R": power_of_two(query.shape[-1]),
+        "num_stages": 2,
+    }
+
+
+def _forward_constants(query: Tensor, value: Tensor, channels: int) -> dict[str, Any]:
+    """Every warp has 16 rows of its own where registers allow: warps that share rows do their softmax each."""
+    wide = value.dtype == torch.float32
+    entries, stride = value.shape[1:]
+    block = 32 if wide else 64
+    return {
+        **_constants(query),
+        "CHANNELS": channels,
+        "STRIDE": stride,
+        "FULL": entries % block == 0,
+        # Rows of channels that are no whole vectors are written value by value, which takes registers.
+        "BLOCK_N": 64 if wide or channels % 8 else 128,
+        "BLOCK_M": block,
+        "BLOCK_C": min(power_of_two(channels), 128 if wide else 256),
+        "num_warps": 4 if wide else 8,
+    }
+
+
+def _backward_constants(query: Tensor, value: Tensor, scale: Tensor) -> dict[str, Any]:
+    """A block takes at most 128 channels of half inputs, half as many of float32."""
     wide = value.dtype == torch.float32
     side = 32 if wide else 64
     return {
-        "RANK": query.shape[-1],
+        **_constants(query),
         "CHANNELS": value.shape[-1],
         "PER_ENTRY": scale.numel() > 1,
-        "PRECISION": dot_precision(query.dtype),
         "BLOCK_N": side,
         "BLOCK_M": side,
-        "BLOCK_R": power_of_two(query.shape[-1]),
-        "BLOCK_C": min(power_of_two(value.shape[-1]), widest // 2 if wide else widest),
-        "num_warps": 8 if widest > 128 and value.shape[-1] > 64 else 4,
-        "num_stages": 2,
+        "BLOCK_C": min(power_of_two(value.shape[-1]), 64 if wide else 128),
+        "num_warps": 4,
     }
+
+
+def key_factors(key: Tensor, scale: Tensor) -> Tensor:
+    """(b, M) float32: scale/‖key‖, for contiguous keys (b, M, r) and a float32 scale (1,) or (M,)."""
+    batch, entries, rank = key.shape
+    factors = torch.empty(batch, entries, dtype=torch.float32, device=key.device)
+    with device_of(key):
+        _factors[(ceil_div(batch * entries, 64),)](
+            key, scale, factors, batch * entries, entries,
+            RANK=rank, PER_ENTRY=scale.numel() > 1, BLOCK_M=64, BLOCK_R=power_of_two(rank), num_warps=4,
+        )  # fmt: skip
+    return factors
+
+
+def aligned(rows: Tensor) -> Tensor:
+    """``rows`` (..., C), contiguous, with zero channels that make the length of a row a multiple of 16 bytes.
+
+    They load in whole vectors. Zeros change neither products nor norms.
+    """
+    return F.pad(rows, (0, -rows.shape[-1] % (16 // rows.element_size()))).contiguous()
+
+
+def look_up(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    factors: Tensor,
+    output: Tensor,
+    shortcut: Tensor | None = None,
+    gain: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``output``, the category (b, n) and log-sum-exp of the logits (b, n).
+
+    Args:
+        query, key, value: as in :func:`atd.ops.dictionary_attention`, contiguous and best :func:`aligned`.
+        factors: of :func:`key_factors`.
+        output: (b, n, C), contiguous, written to; ``value`` may have more channels, of zeros.
+        shortcut: (b, n, C), contiguous, to which ``gain`` times the values are added; may be ``output``. None for the
+            values alone.
+    """
+    batch, tokens, channels = output.shape
+    category = torch.empty(batch, tokens, dtype=torch.int64, device=query.device)
+    log_sum = torch.empty(batch, tokens, dtype=torch.float32, device=query.device)
+    constants = _forward_constants(query, value, channels)
+    channel_blocks = ceil_div(channels, constants["BLOCK_C"])
+    with device_of(query):
+        _forward[(ceil_div(tokens, constants["BLOCK_N"]), channel_blocks, batch)](
+            query,
+            key,
+            value,
+            factors,
+            shortcut,
+            output,
+            category,
+            log_sum,
+            gain,
+            tokens,
+            key.shape[1],
+            CHANNELS=channels,
+            **constants,
+        )
+    return output, category, log_sum
 
 
 @torch.library.custom_op("atd::dictionary_attention", mutates_args=())
 def _dictionary_attention(query: Tensor, key: Tensor, value: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Output (b, n, C), category (b, n), log-sum-exp of the logits (b, n)."""
-    query, key, value, scale = (tensor.contiguous() for tensor in (query, key, value, scale))
-    batch, tokens, _ = query.shape
-    output = value.new_empty(batch, tokens, value.shape[-1])
-    category = torch.empty(batch, tokens, dtype=torch.int64, device=query.device)
-    log_sum = torch.empty(batch, tokens, dtype=torch.float32, device=query.device)
-    constants = _constants(query, value, scale, widest=256)
-    channel_blocks = ceil_div(value.shape[-1], constants["BLOCK_C"])
-    with device_of(query):
-        _forward[(ceil_div(tokens, constants["BLOCK_N"]), channel_blocks, batch)](
-            query, key, value, scale, output, category, log_sum, tokens, key.shape[1], **constants
-        )
-    return output, category, log_sum
+    output = value.new_empty(*query.shape[:2], value.shape[-1])
+    query, key = aligned(query), aligned(key)
+    return look_up(query, key, aligned(value), key_factors(key, scale.contiguous()), output)
 
 
 @_dictionary_attention.register_fake
@@ -259,10 +372,12 @@ def _dictionary_attention_backward(
     query: Tensor, key: Tensor, value: Tensor, scale: Tensor, output: Tensor, log_sum: Tensor, grad_output: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key, value and scale."""
-    query, key, value, scale, grad_output = (t.contiguous() for t in (query, key, value, scale, grad_output))
+    narrow = query.shape[-1], value.shape[-1]
+    query, key, value, output, grad_output = (aligned(rows) for rows in (query, key, value, output, grad_output))
+    scale = scale.contiguous()
     batch, tokens, rank = query.shape
     entries, channels = value.shape[1:]
-    constants = _constants(query, value, scale, widest=128)
+    constants = _backward_constants(query, value, scale)
     precision = dot_precision(value.dtype)
     rows = constants["BLOCK_N"]
     share = max(8, ceil_div(ceil_div(tokens, rows), 32)) * rows  # at most 32 partial sums, of 8 blocks or more
@@ -286,7 +401,10 @@ def _dictionary_attention_backward(
             query, key, scale, log_sum, grad_output, value_grads, tokens, entries, share, **constants
         )
     grad_key, grad_scale = _key_gradients(key, scale, unit_grads.sum(0))
-    return grad_query, grad_key, value_grads.sum(0).to(value.dtype), grad_scale
+    grad_value = value_grads.sum(0).to(value.dtype)
+    gradients = zip((grad_query, grad_key, grad_value), (narrow[0], *narrow), strict=True)
+    grad_query, grad_key, grad_value = (gradient[..., :channels].contiguous() for gradient, channels in gradients)
+    return grad_query, grad_key, grad_value, grad_scale
 
 
 def _key_gradients(key: Tensor, scale: Tensor, unit_grad: Tensor) -> tuple[Tensor, Tensor]:
