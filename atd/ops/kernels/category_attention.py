@@ -8,7 +8,8 @@ from atd.ops.kernels.grouped_attention import Groups, attend, attend_backward
 from atd.ops.kernels.launch import autocast, ceil_div
 
 
-def _groups(qkv: Tensor, group_size: int, num_heads: int, scale: float) -> Groups:
+def category_groups(qkv: Tensor, group_size: int, num_heads: int, scale: float) -> Groups:
+    """The groups of the category order, of which the last may be filled."""
     tokens = qkv.shape[1]
     size = min(tokens, group_size)
     count = ceil_div(tokens, size)
@@ -19,8 +20,8 @@ def _groups(qkv: Tensor, group_size: int, num_heads: int, scale: float) -> Group
 def _category_attention(
     qkv: Tensor, order: Tensor, learned_scale: Tensor | None, group_size: int, num_heads: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Output (b, n, C) and log-sum-exp of the logits (b, groups, H, g); ``learned_scale`` goes before ``scale``."""
-    groups = _groups(qkv, group_size, num_heads, scale)
+    """Output (b, n, C) and log-sum-exp to the base 2, (b, groups, H, g); ``learned_scale`` goes before ``scale``."""
+    groups = category_groups(qkv, group_size, num_heads, scale)
     return attend(qkv.contiguous(), order.contiguous(), None, learned_scale, groups)
 
 
@@ -45,7 +46,7 @@ def _category_attention_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of qkv and of the learned scale (empty where there is none)."""
-    groups = _groups(qkv, group_size, num_heads, scale)
+    groups = category_groups(qkv, group_size, num_heads, scale)
     grad_qkv, _, grad_scale = attend_backward(
         qkv.contiguous(), order.contiguous(), None, learned_scale, output, log_sum, grad_output.contiguous(), groups
     )

@@ -5,11 +5,14 @@ A program takes a block of queries of one head of one group, gathers the rows of
 block by block, and scatters its results to the tokens' own places: neither gathered copies nor attention maps are
 written. The index is computed from the geometry of shifted windows, or read from the category order. Backward, the
 attention is recomputed from the saved log-sum-exp.
+
+Logits, biases and log-sum-exps are to the base 2, whose exponential a card has an instruction for.
 """
 
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false, reportIndexIssue=false
 # Inside @triton.jit Python's types mean something else.
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +23,7 @@ from torch import Tensor
 from atd.ops.kernels.launch import ceil_div, device_of, power_of_two
 from atd.ops.kernels.limits import FAST_MASK
 
+_LOG2_E = tl.constexpr(math.log2(math.e))
 _MASK_VALUE = tl.constexpr(FAST_MASK)
 
 
@@ -65,28 +69,52 @@ def _store(target, rows, valid, column, values, STRIDE: tl.constexpr, HEAD: tl.c
 
 
 @triton.jit
-def _bias(table, head, group, q, k, height, width, SIZE: tl.constexpr, WINDOW: tl.constexpr, SHIFT: tl.constexpr):
-    """Relative position bias plus region mask between places ``q`` and ``k``, broadcast against each other."""
-    SIDE: tl.constexpr = 2 * WINDOW - 1
-    qy, qx, ky, kx = q // WINDOW, q % WINDOW, k // WINDOW, k % WINDOW
-    index = head * (SIDE * SIDE) + (qy - ky + WINDOW - 1) * SIDE + qx - kx + WINDOW - 1
-    bias = tl.load(table + index, mask=(q < SIZE) & (k < SIZE), other=0.0)
+def _spread(table, bias, HEADS: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr):
+    """bias[head, q, k], to the base 2, from the rows of a table ((2w − 1)², H): one for each offset of two places."""
+    SIZE: tl.constexpr = WINDOW * WINDOW
+    head = tl.program_id(1)
+    pair = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    q, k = pair // SIZE, pair % SIZE
+    row = (q // WINDOW - k // WINDOW + WINDOW - 1) * (2 * WINDOW - 1) + q % WINDOW - k % WINDOW + WINDOW - 1
+    value = tl.load(table + row * HEADS + head, mask=pair < SIZE * SIZE, other=0.0).to(tl.float32) * _LOG2_E
+    tl.store(bias + head * SIZE * SIZE + pair, value.to(bias.dtype.element_ty), mask=pair < SIZE * SIZE)
+
+
+@triton.jit
+def _regions(places, group, height, width, WINDOW: tl.constexpr, SHIFT: tl.constexpr):
+    """A number for the part of its window that each place lies in; parts were no neighbours before the shift.
+
+    Only windows of the last row and the last column have more than one.
+    """
+    columns = width // WINDOW
+    below = (places // WINDOW >= WINDOW - SHIFT) & (group // columns == height // WINDOW - 1)
+    beyond = (places % WINDOW >= WINDOW - SHIFT) & (group % columns == columns - 1)
+    return tl.where(below, 2, 0) + tl.where(beyond, 1, 0)
+
+
+@triton.jit
+def _add_bias(
+    logits, bias, head, group, q, k, height, width,
+    SIZE: tl.constexpr, WINDOW: tl.constexpr, SHIFT: tl.constexpr, FULL: tl.constexpr,
+):  # fmt: skip
+    """Logits between places ``q`` and ``k``, which broadcast against each other, with the stored bias and the mask of
+    shifted windows; ``FULL``: no place lies beyond the window's last."""
+    address = bias + (head * SIZE + q) * SIZE + k
+    if FULL:
+        logits += tl.load(address).to(tl.float32)
+    else:
+        logits += tl.load(address, mask=(q < SIZE) & (k < SIZE), other=0.0).to(tl.float32)
     if SHIFT > 0:
-        # Only windows of the last row and the last column hold pixels that the shift brought together.
-        columns = width // WINDOW
-        last_row = group // columns == height // WINDOW - 1
-        last_column = group % columns == columns - 1
-        apart_y = ((qy >= WINDOW - SHIFT) != (ky >= WINDOW - SHIFT)) & last_row
-        apart_x = ((qx >= WINDOW - SHIFT) != (kx >= WINDOW - SHIFT)) & last_column
-        bias += tl.where(apart_y | apart_x, _MASK_VALUE, 0.0)
-    return bias
+        together = _regions(q, group, height, width, WINDOW, SHIFT) == _regions(k, group, height, width, WINDOW, SHIFT)
+        logits = tl.where(together, logits, _MASK_VALUE)
+    return logits
 
 
 @triton.jit
 def _forward(
-    qkv, order, table, learned_scale, output, log_sum, tokens, groups, pad, height, width, scale,
+    qkv, order, bias, learned_scale, output, log_sum, tokens, groups, pad, height, width, scale,
     SIZE: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, WINDOW: tl.constexpr, SHIFT: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+    STRIDE: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     CHANNELS: tl.constexpr = HEADS * HEAD
     head, block, group, batch = _program(groups, HEADS, tl.cdiv(SIZE, BLOCK_Q))
@@ -106,28 +134,30 @@ def _forward(
         k_rows = _rows(order, k_places, group, batch, tokens, pad, height, width, SIZE, WINDOW, SHIFT)
         k = _load(qkv, k_rows, k_valid, CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
         v = _load(qkv, k_rows, k_valid, 2 * CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
-        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * _LOG2_E)
         if WINDOW > 0:
-            logits += _bias(
-                table, head, group, q_places[:, None], k_places[None, :], height, width, SIZE, WINDOW, SHIFT
-            )
-        logits = tl.where(k_valid[None, :], logits, float("-inf"))
+            logits = _add_bias(
+                logits, bias, head, group, q_places[:, None], k_places[None, :], height, width,
+                SIZE, WINDOW, SHIFT, SIZE % BLOCK_Q == 0 and SIZE % BLOCK_K == 0,
+            )  # fmt: skip
+        if SIZE % BLOCK_K != 0:
+            logits = tl.where(k_valid[None, :], logits, float("-inf"))
         peak = tl.maximum(highest, tl.max(logits, axis=1))
-        weights = tl.exp(logits - peak[:, None])
-        decay = tl.exp(highest - peak)
+        weights = tl.exp2(logits - peak[:, None])
+        decay = tl.exp2(highest - peak)
         total = total * decay + tl.sum(weights, axis=1)
         attended = tl.dot(weights.to(v.dtype), v, attended * decay[:, None], input_precision="ieee")
         highest = peak
 
     q_real = q_valid & (group.to(tl.int64) * SIZE + q_places < tokens)
-    _store(output, q_rows, q_real, head * HEAD, attended / total[:, None], CHANNELS, HEAD, BLOCK_D)
+    _store(output, q_rows, q_real, head * HEAD, attended / total[:, None], STRIDE, HEAD, BLOCK_D)
     base = ((batch.to(tl.int64) * groups + group) * HEADS + head) * SIZE
-    tl.store(log_sum + base + q_places, highest + tl.log(total), mask=q_valid)
+    tl.store(log_sum + base + q_places, highest + tl.log2(total), mask=q_valid)
 
 
 @triton.jit
 def _query_backward(
-    qkv, order, table, learned_scale, output, log_sum, grad_output, delta, grad_qkv, grad_scale,
+    qkv, order, bias, learned_scale, output, log_sum, grad_output, delta, grad_qkv, grad_scale,
     tokens, groups, pad, height, width, scale,
     SIZE: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, WINDOW: tl.constexpr, SHIFT: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -156,12 +186,13 @@ def _query_backward(
         k_rows = _rows(order, k_places, group, batch, tokens, pad, height, width, SIZE, WINDOW, SHIFT)
         k = _load(qkv, k_rows, k_valid, CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
         v = _load(qkv, k_rows, k_valid, 2 * CHANNELS + head * HEAD, 3 * CHANNELS, HEAD, BLOCK_D)
-        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * _LOG2_E)
         if WINDOW > 0:
-            logits += _bias(
-                table, head, group, q_places[:, None], k_places[None, :], height, width, SIZE, WINDOW, SHIFT
-            )
-        weights = tl.where(k_valid[None, :], tl.exp(logits - lse[:, None]), 0.0)
+            logits = _add_bias(
+                logits, bias, head, group, q_places[:, None], k_places[None, :], height, width,
+                SIZE, WINDOW, SHIFT, SIZE % BLOCK_Q == 0 and SIZE % BLOCK_K == 0,
+            )  # fmt: skip
+        weights = tl.where(k_valid[None, :], tl.exp2(logits - lse[:, None]), 0.0)
         grad_logits = weights * (tl.dot(g, tl.trans(v), input_precision="ieee") - d[:, None])
         grad = tl.dot(grad_logits.to(k.dtype), k, grad, input_precision="ieee")
 
@@ -172,7 +203,7 @@ def _query_backward(
 
 @triton.jit
 def _key_backward(
-    qkv, order, table, learned_scale, log_sum, grad_output, delta, grad_qkv, grad_tail,
+    qkv, order, bias, learned_scale, log_sum, grad_output, delta, grad_qkv, grad_tail,
     tokens, groups, pad, height, width, scale,
     SIZE: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, WINDOW: tl.constexpr, SHIFT: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -203,12 +234,13 @@ def _key_backward(
         g = _load(grad_output, q_rows, q_real, head * HEAD, CHANNELS, HEAD, BLOCK_D)
         lse = tl.load(log_sum + base + q_places, mask=q_valid, other=float("inf"))
         d = tl.load(delta + base + q_places, mask=q_valid, other=0.0)
-        logits = tl.dot(k, tl.trans(q), input_precision="ieee") * scale
+        logits = tl.dot(k, tl.trans(q), input_precision="ieee") * (scale * _LOG2_E)
         if WINDOW > 0:
-            logits += _bias(
-                table, head, group, q_places[None, :], k_places[:, None], height, width, SIZE, WINDOW, SHIFT
-            )
-        weights = tl.exp(logits - lse[None, :])
+            logits = _add_bias(
+                logits, bias, head, group, q_places[None, :], k_places[:, None], height, width,
+                SIZE, WINDOW, SHIFT, SIZE % BLOCK_Q == 0 and SIZE % BLOCK_K == 0,
+            )  # fmt: skip
+        weights = tl.exp2(logits - lse[None, :])
         of_value = tl.dot(weights.to(g.dtype), g, of_value, input_precision="ieee")
         grad_logits = weights * (tl.dot(v, tl.trans(g), input_precision="ieee") - d[None, :])
         of_key = tl.dot(grad_logits.to(q.dtype), q, of_key, input_precision="ieee")
@@ -227,7 +259,7 @@ def _key_backward(
 
 @triton.jit
 def _bias_backward(
-    qkv, table, log_sum, grad_output, delta, grad_bias, tokens, groups, height, width, scale, count, share,
+    qkv, bias, log_sum, grad_output, delta, grad_bias, tokens, groups, height, width, scale, count, share,
     SIZE: tl.constexpr, HEADS: tl.constexpr, HEAD: tl.constexpr, WINDOW: tl.constexpr, SHIFT: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -258,9 +290,12 @@ def _bias_backward(
         base = (index.to(tl.int64) * HEADS + head) * SIZE
         lse = tl.load(log_sum + base + q_places, mask=q_valid, other=float("inf"))
         d = tl.load(delta + base + q_places, mask=q_valid, other=0.0)
-        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        logits += _bias(table, head, group, q_places[:, None], k_places[None, :], height, width, SIZE, WINDOW, SHIFT)
-        weights = tl.exp(logits - lse[:, None])
+        logits = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * _LOG2_E)
+        logits = _add_bias(
+            logits, bias, head, group, q_places[:, None], k_places[None, :], height, width,
+            SIZE, WINDOW, SHIFT, SIZE % BLOCK_Q == 0 and SIZE % BLOCK_K == 0,
+        )  # fmt: skip
+        weights = tl.exp2(logits - lse[:, None])
         grad += weights * (tl.dot(g, tl.trans(v), input_precision="ieee") - d[:, None])
 
     address = grad_bias + ((split.to(tl.int64) * HEADS + head) * SIZE + q_places[:, None]) * SIZE + k_places[None, :]
@@ -314,11 +349,11 @@ class Groups(NamedTuple):
         """The arguments that state sizes, in the kernels' order."""
         return qkv.shape[1], self.count, self.pad, self.height, self.width, self.scale
 
-    def constants(self, qkv: Tensor, most_queries: int) -> dict[str, Any]:
-        """Compile-time arguments: blocks of 64 rows (32 of float32), of ``most_queries`` where that many are useful."""
+    def constants(self, qkv: Tensor) -> dict[str, Any]:
+        """Compile-time arguments: blocks of 64 rows (32 of float32)."""
         wide = qkv.dtype == torch.float32
         size = power_of_two(self.size)
-        queries = min(size, 32 if wide else most_queries)
+        block = min(size, 32 if wide else 64)
         head = qkv.shape[2] // 3 // self.heads
         return {
             "SIZE": self.size,
@@ -326,50 +361,72 @@ class Groups(NamedTuple):
             "HEAD": head,
             "WINDOW": self.window,
             "SHIFT": self.shift,
-            "BLOCK_Q": queries,
-            "BLOCK_K": min(size, 32 if wide else 64),
+            "BLOCK_Q": block,
+            "BLOCK_K": block,
             "BLOCK_D": power_of_two(head),
-            "num_warps": 8 if queries > 64 else 4,
+            "num_warps": 4,
             "num_stages": 2,
         }
 
 
-def attend(qkv: Tensor, order: Tensor | None, table: Tensor | None, scale: Tensor | None, groups: Groups):
-    """Output (b, n, C) and log-sum-exp (b, groups, H, g).
+def spread_bias(table: Tensor, window: int, dtype: torch.dtype) -> Tensor:
+    """(H, w², w²): a bias table ((2w − 1)², H) spread over the pairs of places of a window, to the base 2."""
+    heads, pairs, block = table.shape[1], window**4, 1024
+    bias = table.new_empty(heads, window**2, window**2, dtype=dtype)
+    with device_of(table):
+        _spread[(ceil_div(pairs, block), heads)](
+            table.contiguous(), bias, HEADS=heads, WINDOW=window, BLOCK=block, num_warps=4
+        )
+    return bias
+
+
+def attend(
+    qkv: Tensor,
+    order: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    groups: Groups,
+    output: Tensor | None = None,
+):
+    """Output (b, n, C) and log-sum-exp to the base 2, (b, groups, H, g).
 
     Args:
         qkv: (b, n, 3C), contiguous.
         order: (b, n) int64, contiguous; None for windows.
-        table: (H, (2w − 1)²) float32, contiguous; None for categories.
+        bias: (H, w², w²) of :func:`spread_bias`; None for categories.
         scale: learned factor of the logits, float32 of one element, or None for ``groups.scale``.
+        output: (b, n, C) to write to, some channels of contiguous rows; a new tensor where it is None.
     """
     batch, tokens, channels = qkv.shape
-    output = qkv.new_empty(batch, tokens, channels // 3)
+    if output is None:
+        output = qkv.new_empty(batch, tokens, channels // 3)
     log_sum = torch.empty(batch, groups.count, groups.heads, groups.size, dtype=torch.float32, device=qkv.device)
-    constants = groups.constants(qkv, most_queries=128)
+    constants = groups.constants(qkv)
     programs = batch * groups.count * ceil_div(groups.size, constants["BLOCK_Q"]) * groups.heads
     with device_of(qkv):
-        _forward[(programs,)](qkv, order, table, scale, output, log_sum, *groups.sizes(qkv), **constants)
+        _forward[(programs,)](
+            qkv, order, bias, scale, output, log_sum, *groups.sizes(qkv), STRIDE=output.stride(1), **constants
+        )
     return output, log_sum
 
 
 def attend_backward(
     qkv: Tensor,
     order: Tensor | None,
-    table: Tensor | None,
+    bias: Tensor | None,
     scale: Tensor | None,
     output: Tensor,
     log_sum: Tensor,
     grad_output: Tensor,
     groups: Groups,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of qkv, of the table as ((2w − 1)², H) float32, and of the learned scale, float32 of one element.
+    """Gradients of qkv, of the bias table as ((2w − 1)², H) float32, and of the learned scale, float32 of one element.
 
-    The last two are empty where there is no table, no scale.
+    The last two are empty where there is no bias, no scale.
     """
     batch, tokens, channels = qkv.shape
     device = qkv.device
-    constants = groups.constants(qkv, most_queries=64)
+    constants = groups.constants(qkv)
     blocks = {side: ceil_div(groups.size, constants[f"BLOCK_{side}"]) for side in "QK"}
     heads = batch * groups.count * groups.heads
     delta = torch.empty_like(log_sum)
@@ -379,14 +436,14 @@ def attend_backward(
     grad_scale = torch.empty(heads * blocks["Q"] if learned else 0, dtype=torch.float32, device=device)
     with device_of(qkv):
         _query_backward[(heads * blocks["Q"],)](
-            qkv, order, table, scale, output, log_sum, grad_output, delta, grad_qkv, grad_scale,
+            qkv, order, bias, scale, output, log_sum, grad_output, delta, grad_qkv, grad_scale,
             *groups.sizes(qkv), **constants,
         )  # fmt: skip
         _key_backward[(heads * blocks["K"],)](
-            qkv, order, table, scale, log_sum, grad_output, delta, grad_qkv, grad_tail,
+            qkv, order, bias, scale, log_sum, grad_output, delta, grad_qkv, grad_tail,
             *groups.sizes(qkv), **constants,
         )  # fmt: skip
-        grad_table = _table_gradient(qkv, table, log_sum, grad_output, delta, groups, constants)
+        grad_table = _table_gradient(qkv, bias, log_sum, grad_output, delta, groups, constants)
     if order is not None and groups.pad:
         again = order[:, tokens - groups.pad :, None].expand(-1, -1, grad_tail.shape[-1])
         of_rows = grad_qkv[:, :, channels // 3 :]
@@ -396,26 +453,27 @@ def attend_backward(
 
 def _table_gradient(
     qkv: Tensor,
-    table: Tensor | None,
+    bias: Tensor | None,
     log_sum: Tensor,
     grad_output: Tensor,
     delta: Tensor,
     groups: Groups,
     constants: dict[str, Any],
 ) -> Tensor:
-    if table is None:
+    if bias is None:
         return torch.empty(0, dtype=torch.float32, device=qkv.device)
     count = qkv.shape[0] * groups.count
     blocks = ceil_div(groups.size, constants["BLOCK_Q"]) * ceil_div(groups.size, constants["BLOCK_K"]) * groups.heads
     share = ceil_div(count, min(count, 8))
     splits = ceil_div(count, share)
-    grad_bias = table.new_empty(splits, groups.heads, groups.size, groups.size)
-    grad_table = table.new_empty(table.shape[1], groups.heads)
+    rows = (2 * groups.window - 1) ** 2
+    grad_bias = log_sum.new_empty(splits, groups.heads, groups.size, groups.size)
+    grad_table = log_sum.new_empty(rows, groups.heads)
     _bias_backward[(blocks, splits)](
-        qkv, table, log_sum, grad_output, delta, grad_bias, qkv.shape[1], groups.count, groups.height, groups.width,
+        qkv, bias, log_sum, grad_output, delta, grad_bias, qkv.shape[1], groups.count, groups.height, groups.width,
         groups.scale, count, share, **constants,
     )  # fmt: skip
-    _table_backward[(ceil_div(table.shape[1], 16), groups.heads)](
+    _table_backward[(ceil_div(rows, 16), groups.heads)](
         grad_bias, grad_table, splits, HEADS=groups.heads, WINDOW=groups.window, BLOCK=16, PLACES=64, num_warps=4
     )
     return grad_table
