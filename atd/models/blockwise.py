@@ -58,10 +58,11 @@ def serves(layers: Sequence[DictionaryLayer], x: Tensor) -> bool:
     It uses the parameters without calling the modules that hold them, so it leaves alone whatever stands in the place
     of a plain module or parameter: hooks, replaced forwards, compiled layers, adapters, quantised or sharded weights.
     """
-    return is_plain_inference(x) and resolve(x) in ("native", "torch") and all(_is_plain(layer) for layer in layers)
+    return is_plain_inference(x) and resolve(x) in ("native", "torch") and all(is_plain(layer) for layer in layers)
 
 
-def _is_plain(layer: DictionaryLayer) -> bool:
+def is_plain(layer: DictionaryLayer) -> bool:
+    """Whether the layer's parameters can be used without calling the modules that hold them."""
     parts = list(layer.modules())
     return (
         type(layer).forward is DictionaryLayer.forward

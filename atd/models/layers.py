@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from atd import ops
 from atd.models.layer_events import looked_up
+from atd.models.weight_cache import WeightCache
 from atd.ops.geometry import relative_position_index
 from atd.ops.precision import wide_dtype
 from atd.ops.tracing import fixed_layout
 
 Grid = tuple[int, int]
 """Height and width of a feature map whose tokens are laid out row by row, (b, h·w, C)."""
+
+
+PREPARED_WEIGHTS: WeightCache[object] = WeightCache()
+"""What :mod:`atd.models.fused` makes of the weights of a layer."""
 
 
 def to_tokens(image: Tensor) -> Tensor:
@@ -255,10 +261,21 @@ class DictionaryLayer(nn.Module):
         x_td, category = ops.dictionary_attention(*lookup)
         looked_up(self, grid, lookup.query, lookup.key, category)
         order, inverse = ops.category_partition(category, dictionary.shape[1])
-        for attended in (x_td, self.attn_win(qkv, grid, self.shift), self.attn_aca(qkv, order, inverse)):
-            x = torch.add(x, attended, alpha=self.attention_gain)
+        x = torch.add(x, x_td, alpha=self.attention_gain)
+        x = torch.add(x, self.attn_win(qkv, grid, self.shift), alpha=self.attention_gain)
+        x = torch.add(x, self.attn_aca(qkv, order, inverse), alpha=self.attention_gain)
+        del u, qkv, x_td, order, inverse  # large, and not needed beside the wide maps of the feed-forward network
         x = x + self.convffn(self.norm2(x), grid, self.category_features(dictionary), category)
         return x, self.next_dictionary(lookup, x, dictionary)
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch; forgets what was made of the weights for inference."""
+        PREPARED_WEIGHTS.forget(self)
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        PREPARED_WEIGHTS.forget(self)  # a parameter that moves there and back would look the same
+        return super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType]
 
     def incoming_dictionary(self, dictionary: Tensor) -> Tensor:
         """The dictionary (b, M, C) as this layer uses it, from what the layer before handed on."""

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from atd.models import blockwise
+from atd.models import blockwise, fused
 from atd.models.base import ImageNormalisation, RestorationModel, run_layer
 from atd.models.layer_events import layer_done
 from atd.models.layers import (
@@ -49,6 +49,8 @@ class DictionaryBlock(nn.Module):
         layers = cast(Sequence[DictionaryLayer], self.layers)
         if blockwise.serves(layers, x):
             return blockwise.run(layers, x, self.td, grid)
+        if fused.serves(layers, x):
+            return fused.run(layers, x, self.td, grid)
         dictionary = expand_dictionary(self.td, x.shape[0])
         for layer in layers:
             x, dictionary = run_layer(layer, x, dictionary, grid, checkpointed=self.checkpointed)

@@ -4,6 +4,9 @@ Every allocation is poisoned with NaN (``torch.utils.deterministic.fill_uninitia
 no kernel wrote shows.
 """
 
+import copy
+import itertools
+
 import pytest
 import torch
 from kernel_cases import (
@@ -18,7 +21,8 @@ from kernel_cases import (
 )
 
 from atd import ops
-from atd.models import ATD, ATDCVPR, ATDU
+from atd.models import ATD, ATDCVPR, ATDU, ATDReal
+from atd.models.layers import DictionaryLayer
 
 HALF, SINGLE = torch.float16, torch.float32
 
@@ -144,7 +148,7 @@ def test_opcheck():
     cases = [
         (_dictionary_attention, (leaf(1, 18, 6), leaf(1, 5, 6, seed=1), leaf(1, 5, 8), scale)),
         (_category_partition, (randint(4, 2, 18), 4)),
-        (_window_attention, (leaf(1, 32, 24), leaf(49, 2, seed=1), 4, 8, 4, 2, 2)),
+        (_window_attention, (leaf(1, 32, 24), leaf(49, 2, seed=1), 4, 8, 4, 2, 2, 0.5)),
         (_category_attention, (leaf(1, 18, 24), order, scale, 16, 2, 1.0)),
         (_category_feedforward, (leaf(1, 12, 6), 3, 4, leaf(8, 1, 3, 3), leaf(8), leaf(1, 3, 2), randint(3, 1, 12))),
     ]
@@ -191,6 +195,78 @@ def test_networks(name):
     exact, eager, ours = run("reference", torch.float64), run("reference", SINGLE), run("triton", SINGLE)
     for a, e, x in zip(ours, eager, exact, strict=True):
         assert relative(a, x) <= 2 * relative(e, x) + 1e-6
+
+
+def jittered(name):
+    """A network of `INFERENCE` with all parameters away from their first values, biases from zero."""
+    torch.manual_seed(0)
+    model = INFERENCE[name]().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    return model
+
+
+@pytest.fixture
+def only_fused(monkeypatch):
+    """A layer's own forward is not to be called."""
+
+    def refuse(*args):
+        raise AssertionError("the fused layers were left out")
+
+    monkeypatch.setattr(DictionaryLayer, "forward", refuse)
+
+
+# Heads of 7 channels, which are padded to 8, and of 6, which are not.
+INFERENCE = {
+    "ATD": lambda: ATD(**{**SIZES, "embed_dim": 14}, **LISTS, dim_ffn_td=3),
+    "ATDCVPR": lambda: ATDCVPR(**{**SIZES, "embed_dim": 14}, **LISTS),
+    "ATDReal": lambda: ATDReal(**SIZES, **LISTS),
+    "ATDU": NETWORKS["ATDU"],
+}
+
+
+# In half precision rounding may give a token another category, and so other tokens to attend to; not in this one.
+@pytest.mark.parametrize(("name", "dtype"), [("ATD", HALF), *((name, SINGLE) for name in INFERENCE)])
+def test_fused_networks(name, dtype, request):
+    """Inference on a card: padded heads, weights prepared, additions in the products; a batch of two."""
+    model = jittered(name).to(dtype)
+    images = torch.rand(2, 3, 4, 7).to(dtype)
+    with torch.no_grad():
+        with ops.use("reference"):
+            eager = model(images)
+            exact = copy.deepcopy(model).double()(images.double())
+        request.getfixturevalue("only_fused")
+        with ops.use("triton"):
+            ours = model(images)
+    assert relative(ours, exact) <= 2 * relative(eager, exact) + 1e-6
+
+
+def test_fused_networks_see_that_weights_change(only_fused):
+    model = jittered("ATD")
+    images = torch.rand(1, 3, 4, 4)
+    bare = model.state_dict()
+
+    def output(network):
+        with torch.no_grad(), ops.use("triton"):
+            return network(images)
+
+    def of_a_new_one():
+        other = INFERENCE["ATD"]().eval()
+        other.load_state_dict(model.state_dict())
+        return output(other)
+
+    seen = [output(model)]
+    with torch.no_grad():
+        model.layers[0].residual_group.td.mul_(1.5)
+    seen.append(output(model))
+    model.load_state_dict({key: 0.9 * tensor if tensor.is_floating_point() else tensor for key, tensor in bare.items()})
+    seen.append(output(model))
+    assert torch.equal(seen[-1], of_a_new_one())
+    model.half().float()
+    seen.append(output(model))
+    assert torch.equal(seen[-1], of_a_new_one())
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(seen))
 
 
 def test_compiled_network():
