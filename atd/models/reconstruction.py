@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atd.ops.tracing import is_traced
+
 UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect", "nearest+conv", "")
 _FEATURES = 64
+# Without gradients a head runs in strips whose maps hold at most this many values: at ×4 they would take 7 kB of half
+# values a pixel of the input, more than a layer does.
+_STRIP_VALUES = 1 << 25
+# Rows of the input that reach a strip from each side, at least: three 3×3 convolutions, less after each enlargement.
+_REACH = 4
 
 
 def residual_conv(dim: int, kind: str) -> nn.Module:
@@ -44,6 +52,7 @@ class ReconstructionHead(nn.Module):
     """
 
     upsampler: str
+    scale: int
 
     def add_head(self, upsampler: str | None, dim: int, channels: int, scale: int) -> None:
         """Make the modules that turn `dim` features into `channels`, `scale` times as many pixels each way."""
@@ -70,7 +79,27 @@ class ReconstructionHead(nn.Module):
         self.conv_last = nn.Conv2d(_FEATURES, channels, 3, padding=1)
 
     def reconstruct(self, features: Tensor, normalised: Tensor) -> Tensor:
-        """Pixels (b, c, s·h, s·w) from features (b, C, h, w); ``normalised`` is the network's normalised input."""
+        """Pixels (b, c, s·h, s·w) from features (b, C, h, w); ``normalised`` is the network's normalised input.
+
+        Without gradients, large images are enlarged strip by strip, with the rows around each that reach it.
+        """
+        batch, _, height, width = features.shape
+        # What stands for a tensor has no memory to save, and operations may be counted.
+        counted = type(features) is not Tensor or features.is_meta
+        if torch.is_grad_enabled() or is_traced() or counted or self.upsampler in ("pixelshuffledirect", ""):
+            return self._reconstruct(features, normalised)
+        rows = max(_STRIP_VALUES // (batch * width * self.scale**2 * _FEATURES), 2 * _REACH)
+        if rows >= height:
+            return self._reconstruct(features, normalised)
+        strips: list[Tensor] = []
+        for start in range(0, height, rows):
+            first, end = max(start - _REACH, 0), min(start + rows, height)
+            around = slice(first, end + _REACH)
+            strip = self._reconstruct(features[:, :, around], normalised[:, :, around])
+            strips.append(strip[:, :, (start - first) * self.scale : (end - first) * self.scale].contiguous())
+        return torch.cat(strips, dim=2)
+
+    def _reconstruct(self, features: Tensor, normalised: Tensor) -> Tensor:
         if self.upsampler == "pixelshuffledirect":
             return self.upsample(features)
         if self.upsampler == "":

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 import torch
 from numpy_networks import super_resolution, u_network
 from safetensors import safe_open
+from small_networks import image, small
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import parametrize
 
 import atd
 from atd import ops
-from atd.models import blockwise
+from atd.models import blockwise, reconstruction
 from atd.models.layers import DictionaryLayer
 from atd.models.super_resolution import DictionaryBlock
 
@@ -378,3 +380,27 @@ def test_bad_input_is_named(family):
             model(bad)
     with pytest.raises(ValueError, match="empty"):
         model(torch.rand(1, 3, 0, 8))
+
+
+def test_the_maps_of_the_attentions_are_freed_before_the_feed_forward_network():
+    model = small("ATD")
+    layer = model.layers[0].residual_group.layers[0]
+    maps = []
+    layer.wqkv.register_forward_hook(lambda module, args, output: maps.extend(map(weakref.ref, (args[0], output))))
+    layer.convffn.register_forward_pre_hook(lambda module, args: maps.append([ref() for ref in maps]))
+    with torch.no_grad():
+        model(image(model))
+    assert maps[2] == [None, None]
+
+
+@pytest.mark.parametrize(("upsampler", "scale"), [("pixelshuffle", 3), ("pixelshuffle", 4), ("nearest+conv", 4)])
+def test_a_head_in_strips_gives_the_same_pixels(upsampler, scale, monkeypatch):
+    model = small("ATD", upsampler=upsampler, upscale=scale).double()
+    strips = []
+    model.conv_last.register_forward_pre_hook(lambda module, args: strips.append(args[0].shape[2]))
+    features, normalised = torch.randn(2, 12, 21, 5).double(), torch.randn(2, 3, 21, 5).double()
+    with torch.no_grad():
+        whole = model.reconstruct(features, normalised)
+        monkeypatch.setattr(reconstruction, "_STRIP_VALUES", 1)
+        assert (model.reconstruct(features, normalised) - whole).abs().max() < 1e-12
+    assert strips == [scale * rows for rows in (21, 12, 16, 9)]
