@@ -4,10 +4,10 @@
     python -m benchmarks.compiled_kernels --capability 80 --dtype float32
     python -m benchmarks.compiled_kernels --capability 80 --check --one-dtype --share 0/3   # a part of all, as CI does
 
-``stack`` bytes are spilled registers; ``code`` counts machine instructions, each once; ``wgmma`` and ``mma`` count the
-matrix instructions; ``wide`` those global loads that move 16 bytes a thread. With ``--check`` a kernel that takes more
-shared memory than the card has, or spills more than `MOST_STACK`, ends the run with status 1. `nox -s kernels` builds
-all layers in every dtype for several cards.
+``stack`` bytes are spilled registers; ``code`` counts machine instructions, each once, and ``loop`` those of the
+longest loop; ``wgmma`` and ``mma`` count the matrix instructions; ``wide`` those global loads that move 16 bytes a
+thread. With ``--check`` a kernel that takes more shared memory than the card has, or spills more than `MOST_STACK`,
+ends the run with status 1. `nox -s kernels` builds all layers in every dtype for several cards.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Kernel:
     stack: int
     shared: int
     code: int
+    loop: int
     warps: int
     wgmma: int
     mma: int
@@ -117,6 +118,7 @@ def _describe(name: str, compiled: Any) -> Kernel:
         stack=stack,
         shared=compiled.metadata.shared,
         code=len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/ +[^;]*;", listing, re.MULTILINE)),
+        loop=_longest_loop(listing),
         warps=compiled.metadata.num_warps,
         wgmma=code.count("wgmma.mma"),
         mma=code.count("mma.sync"),
@@ -125,13 +127,31 @@ def _describe(name: str, compiled: Any) -> Kernel:
     )
 
 
-def launch_all(shape: Shape, dtype: torch.dtype, backward: bool = True) -> None:
-    """Every kernel once, forward and backward, on tensors that :func:`build` leaves untouched."""
-    from atd.ops.kernels.category_attention import _category_attention, _category_attention_backward
+def _longest_loop(listing: str) -> int:
+    """Instructions from the target of a jump backwards to the jump; 0 in a program without a loop."""
+    jumps = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/ [^;]*\bBRA\b[^;]*?0x([0-9a-f]+)", listing, re.MULTILINE)
+    back = [int(place, 16) - int(target, 16) for place, target in jumps if int(place, 16) > int(target, 16)]
+    return max(back, default=-16) // 16 + 1
+
+
+def launch_all(shape: Shape, dtype: torch.dtype, backward: bool = True, only: str = "") -> None:
+    """Kernels on tensors that :func:`build` leaves untouched: every one once, or those of the op called ``only``."""
+    from atd.models.fused import padded_head
+    from atd.ops.kernels.category_attention import (
+        _category_attention,
+        _category_attention_backward,
+        category_groups,
+    )
     from atd.ops.kernels.category_feedforward import _category_feedforward, _category_feedforward_backward
     from atd.ops.kernels.category_partition import _category_partition
-    from atd.ops.kernels.dictionary_attention import _dictionary_attention, _dictionary_attention_backward
-    from atd.ops.kernels.window_attention import _window_attention, _window_attention_backward
+    from atd.ops.kernels.dictionary_attention import (
+        _dictionary_attention,
+        _dictionary_attention_backward,
+        aligned,
+        look_up,
+    )
+    from atd.ops.kernels.grouped_attention import attend
+    from atd.ops.kernels.window_attention import _window_attention, _window_attention_backward, window_groups
 
     side = 32
     n = side * side
@@ -140,7 +160,7 @@ def launch_all(shape: Shape, dtype: torch.dtype, backward: bool = True) -> None:
         return torch.zeros(size, dtype=dtype)
 
     qkv, order = zeros(1, n, 3 * shape.channels), torch.zeros(1, n, dtype=torch.int64)
-    window = (side, side, shape.window, shape.window // 2, shape.heads)
+    window = (side, side, shape.window, shape.window // 2, shape.heads, 1.0)
     table = torch.zeros((2 * shape.window - 1) ** 2, shape.heads)
     tokens = zeros(1, n, shape.rank), zeros(1, shape.entries, shape.rank), zeros(1, shape.entries, shape.channels)
     width = shape.hidden + shape.extra
@@ -151,17 +171,46 @@ def launch_all(shape: Shape, dtype: torch.dtype, backward: bool = True) -> None:
     learned = torch.ones(()) if shape.learned else None
     scales = torch.ones(shape.entries if shape.learned else 1)
 
-    looked_up = _dictionary_attention(*tokens, scales)
-    _category_partition(order, shape.entries)
-    in_windows = _window_attention(qkv, table, *window)
-    in_groups = _category_attention(qkv, order, learned, *options)
-    hidden = zeros(1, n, shape.hidden)
-    forward = _category_feedforward(hidden, side, side, *network)
-    if backward:
-        _dictionary_attention_backward(*tokens, scales, looked_up[0], looked_up[2], looked_up[0])
-        _window_attention_backward(qkv, table, *in_windows, in_windows[0], *window)
-        _category_attention_backward(qkv, order, learned, *in_groups, in_groups[0], *options)
-        _category_feedforward_backward(hidden, *network, forward, side, side)
+    def dictionary_attention() -> None:
+        output, _, log_sum = _dictionary_attention(*tokens, scales)
+        if backward:
+            _dictionary_attention_backward(*tokens, scales, output, log_sum, output)
+
+    def category_partition() -> None:
+        _category_partition(order, shape.entries)
+
+    def window_attention() -> None:
+        output, log_sum = _window_attention(qkv, table, *window)
+        if backward:
+            _window_attention_backward(qkv, table, output, log_sum, output, *window)
+
+    def category_attention() -> None:
+        output, log_sum = _category_attention(qkv, order, learned, *options)
+        if backward:
+            _category_attention_backward(qkv, order, learned, output, log_sum, output, *options)
+
+    def category_feedforward() -> None:
+        hidden = zeros(1, n, shape.hidden)
+        output = _category_feedforward(hidden, side, side, *network)
+        if backward:
+            _category_feedforward_backward(hidden, *network, output, side, side)
+
+    def fused_attention() -> None:
+        """As in :mod:`atd.models.fused`, where that differs."""
+        x = zeros(1, n, shape.channels)
+        look_up(*(aligned(part) for part in tokens), torch.ones(1, shape.entries), x, x, 0.5)
+        width = shape.heads * padded_head(shape.channels // shape.heads)
+        padded, both = zeros(1, n, 3 * width), zeros(1, n, 2 * width)
+        bias = zeros(shape.heads, shape.window**2, shape.window**2)
+        attend(padded, None, bias, None, window_groups(padded, (side, side), *window[2:]), both[..., :width])
+        attend(padded, order, None, learned, category_groups(padded, *options), both[..., width:])
+
+    for launch in (
+        dictionary_attention, category_partition, window_attention, category_attention, category_feedforward,
+        fused_attention,
+    ):  # fmt: skip
+        if only in ("", launch.__name__):
+            launch()
 
 
 def published_shapes() -> dict[str, Shape]:
@@ -184,6 +233,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=_DTYPES)
     parser.add_argument("--one-dtype", action="store_true", help="instead of --dtype, the next one for every shape")
     parser.add_argument("--shapes", nargs="+", help="layers to build, by network and width (default: all)")
+    parser.add_argument("--op", default="", help="build the kernels of this op, or fused_attention, alone")
     parser.add_argument("--share", type=_share, default=(0, 1), help="I/N: every N-th of them, from the I-th on")
     parser.add_argument("--forward", action="store_true", help="leave the backward kernels out")
     parser.add_argument("--check", action="store_true", help="status 1 where a kernel does not fit the card")
@@ -192,15 +242,17 @@ def main() -> None:
     shapes = published_shapes()
     index, count = args.share
     names = [name for name in shapes if not args.shapes or name in args.shapes]
-    print(f"{'':24s} {'dtype':8s} {'kernel':40s} registers  stack  shared   code  warps  wgmma  mma  loads  wide")
+    numbers = "registers  stack  shared   code   loop  warps  wgmma  mma  loads  wide"
+    print(f"{'':24s} {'dtype':8s} {'kernel':40s} {numbers}")
     unfit: list[str] = []
     for place in range(index, len(names), count):
         name = names[place]
         kind = _DTYPES[(place // count + index) % len(_DTYPES)] if args.one_dtype else args.dtype
-        for k in build(args.capability, partial(launch_all, shapes[name], getattr(torch, kind), not args.forward)):
+        work = partial(launch_all, shapes[name], getattr(torch, kind), not args.forward, args.op)
+        for k in build(args.capability, work):
             print(
-                f"{name:24s} {kind:8s} {k.name:40s} {k.registers:9d} {k.stack:6d} {k.shared:7d} {k.code:6d} "
-                f"{k.warps:6d} {k.wgmma:6d} {k.mma:4d} {k.loads:6d} {k.wide:5d}",
+                f"{name:24s} {kind:8s} {k.name:40s} {k.registers:9d} {k.stack:6d} {k.shared:7d} "
+                f"{k.code:6d} {k.loop:6d} {k.warps:6d} {k.wgmma:6d} {k.mma:4d} {k.loads:6d} {k.wide:5d}",
                 flush=True,
             )
             most_stack = MOST_STACK["backward" if k.name.endswith("backward") else "forward"]

@@ -79,6 +79,7 @@ def test_kernels_build_for_a_card_that_is_not_there():
         "category_feedforward.weight_backward",
         "category_partition.count",
         "category_partition.place",
+        "dictionary_attention.factors",
         "dictionary_attention.forward",
         "dictionary_attention.key_backward",
         "dictionary_attention.query_backward",
@@ -87,6 +88,7 @@ def test_kernels_build_for_a_card_that_is_not_there():
         "grouped_attention.forward",
         "grouped_attention.key_backward",
         "grouped_attention.query_backward",
+        "grouped_attention.spread",
         "grouped_attention.table_backward",
     }
 
