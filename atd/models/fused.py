@@ -42,10 +42,10 @@ def serves(layers: Sequence[DictionaryLayer], x: Tensor) -> bool:
         and not is_traced()
         and not torch.is_autocast_enabled(x.device.type)
         and type(x) is Tensor
-        and x.dtype == first.wqkv.weight.dtype
         and resolve(x) == "triton"
+        and all(is_plain(layer) for layer in layers)  # before anything is asked of their parts
+        and x.dtype == first.wqkv.weight.dtype
         and refuses(x, head=padded_head(_head(first)), rank=first.attn_atd.wq.out_features) is None
-        and all(is_plain(layer) for layer in layers)
     )
 
 

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from atd.ops.kernels.launch import autocast, ceil_div, device_of, dot_precision, power_of_two
+from atd.ops.kernels.launch import autocast, ceil_div, device_of, dot_precision, multiplies_in_warpgroups, power_of_two
 
 _EPS = tl.constexpr(1e-12)  # of F.normalize
 _LOG2_E = tl.constexpr(math.log2(math.e))
@@ -265,7 +265,7 @@ def _forward_constants(query: Tensor, value: Tensor, channels: int) -> dict[str,
         "STRIDE": stride,
         "FULL": entries % block == 0,
         # Rows of channels that are no whole vectors are written value by value, which takes registers.
-        "BLOCK_N": 64 if wide or channels % 8 else 128,
+        "BLOCK_N": 64 if wide or channels % 8 or not multiplies_in_warpgroups() else 128,
         "BLOCK_M": block,
         "BLOCK_C": min(power_of_two(channels), 128 if wide else 256),
         "num_warps": 4 if wide else 8,
@@ -328,23 +328,11 @@ def look_up(
     batch, tokens, channels = output.shape
     category = torch.empty(batch, tokens, dtype=torch.int64, device=query.device)
     log_sum = torch.empty(batch, tokens, dtype=torch.float32, device=query.device)
-    constants = _forward_constants(query, value, channels)
-    channel_blocks = ceil_div(channels, constants["BLOCK_C"])
     with device_of(query):
+        constants = _forward_constants(query, value, channels)
+        channel_blocks = ceil_div(channels, constants["BLOCK_C"])
         _forward[(ceil_div(tokens, constants["BLOCK_N"]), channel_blocks, batch)](
-            query,
-            key,
-            value,
-            factors,
-            shortcut,
-            output,
-            category,
-            log_sum,
-            gain,
-            tokens,
-            key.shape[1],
-            CHANNELS=channels,
-            **constants,
+            query, key, value, factors, shortcut, output, category, log_sum, gain, tokens, key.shape[1], **constants
         )
     return output, category, log_sum
 

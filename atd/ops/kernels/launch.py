@@ -1,6 +1,7 @@
 """What the launching functions of all kernels share: block sizes, dot precision, the current device, autocast."""
 
 import contextlib
+import os
 from typing import Any
 
 import torch
@@ -24,6 +25,18 @@ def dot_precision(dtype: torch.dtype) -> str:
     are multiplied as float32.
     """
     return "ieee" if dtype == torch.float32 else "tf32"
+
+
+def multiplies_in_warpgroups() -> bool:
+    """Whether the current card is a Hopper or a server's Blackwell: four warps multiply 64 rows at once, straight from
+    shared memory. On others every operand passes through registers, of which fewer are left."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return True
+    from triton.runtime import driver  # pyright: ignore[reportMissingTypeStubs]
+
+    active: Any = driver.active
+    target = active.get_current_target()
+    return target.backend == "cuda" and int(target.arch) // 10 in (9, 10)
 
 
 def device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
