@@ -141,7 +141,7 @@ class ModelInfo:
     licence       SPDX name of the licence of the official weights
     paper         where the network was published
     author        who trained a community network and is to be named; None: the authors of the paper, or this project
-    good_for      what a community network was made for, in its author's words
+    good_for      what a community network was made for
     """
 
     name: str

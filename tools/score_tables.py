@@ -34,8 +34,8 @@ _AUTHORS_NOTE = (
     "(https://github.com/CVL-UESTC/Adaptive-Token-Dictionary), formerly LabShuHangGU/Adaptive-Token-Dictionary."
 )
 _COMMUNITY_NOTE = (
-    "Networks marked community were trained by others for photos from the wild: Philip Hofmann's, CC-BY-4.0 "
-    "(who passes them on names the author, `atd info NAME` has the line), are for"
+    "Networks marked community were trained by others for photos from the wild. These are Philip Hofmann's, under "
+    "CC-BY-4.0: who passes them on names him (`atd info NAME` has the line). What each was made for:"
 )
 _BUNDLED = '`weights="bundled"`'
 _CVPR_NOTE = (

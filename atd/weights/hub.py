@@ -221,21 +221,10 @@ def _cached(repository: str, revision: str, filename: str) -> object:
     return try_to_load_from_cache(repository, filename, cache_dir=hub_cache(), revision=revision)
 
 
-<<<<<<< HEAD
-def _download(repository: str, revision: str, filename: str) -> Path:
-    # Its annotations do not say what a dict of theirs holds.
-    from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-=======
 def _headers() -> Mapping[str, str]:
     """Those that huggingface_hub sends, with the token where there is one."""
-    from huggingface_hub.utils import build_hf_headers
->>>>>>> 339d2e5 (Networks have several sources, tried in order; files come by a downloader of our own that resumes and checks)
+    # Its annotations do not say what a dict of theirs holds.
+    from huggingface_hub.utils import build_hf_headers  # pyright: ignore[reportUnknownVariableType]
 
     return build_hf_headers(library_name="atd-restoration")
 

@@ -143,20 +143,7 @@ def _official(
     if revision is None and placed.is_file():
         check_file(placed)
         return placed
-<<<<<<< HEAD
-    pinned = hub.official_repository(info, revision)
-    failures: list[str] = []
-    if pinned:
-        try:
-            return hub.official_file(info, *pinned, local_files_only=local_files_only)
-        except LoadError as error:
-            if revision:
-                raise
-            failures.append(str(error))
-    elif revision:
-=======
     if revision and not hub.copies(info, revision):
->>>>>>> 339d2e5 (Networks have several sources, tried in order; files come by a downloader of our own that resumes and checks)
         raise LoadError(f"revision={revision!r} is one of a hub repository; name it with ATD_HUB_REPO=org/repo.")
     no_requests = local_files_only or hub.offline()
     failures: list[str] = []
@@ -238,15 +225,9 @@ def _not_here(info: ModelInfo, no_requests: bool) -> str:
 def _ways(info: ModelInfo) -> list[str]:
     """One sentence for each way to weights, in the order in which they are worth trying."""
     ways: list[str] = []
-<<<<<<< HEAD
-    if file := info.sources.drive:
-        if not drive.available():
-            ways.append(f"To fetch them from the authors' Google Drive: {drive.INSTALL_HINT}")
-=======
     file = info.sources.https or info.sources.drive
     if file is not None:
         place = file.folder_url if isinstance(file, DriveFile) else file.url
->>>>>>> 339d2e5 (Networks have several sources, tried in order; files come by a downloader of our own that resumes and checks)
         ways.append(
             f"To use a file: download {file.name} from {place} and run `atd convert {file.name} --as {info.name}`"
         )

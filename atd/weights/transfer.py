@@ -14,15 +14,15 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from atd.errors import LoadError, NotEnoughDiskError
-from atd.system import atomic_write, exclusive_file, naming
+from atd.system import atomic_write, exclusive_file, is_mapping, naming
 from atd.weights.integrity import file_sha256
 from atd.weights.web import Answer, UnreachableError, ask, status_text
 
@@ -126,13 +126,13 @@ class IncompleteFile:
         with atomic_write(self._note) as temporary:
             temporary.write_text(json.dumps(note) + "\n", encoding="utf-8")
 
-    def note(self) -> dict[str, Any]:
+    def note(self) -> Mapping[object, object]:
         """What the file is the beginning of; empty where that is not known."""
         try:
-            note = json.loads(self._note.read_text(encoding="utf-8"))
+            note: object = json.loads(self._note.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return note if isinstance(note, dict) else {}
+        return note if is_mapping(note) else {}
 
     def discard(self) -> None:
         """Keep nothing of it; the file itself goes when it is let go."""
@@ -168,8 +168,8 @@ def incomplete_file(path: Path, label: str) -> Generator[IncompleteFile, None, N
                 if os.path.samestat(path.stat(), os.fstat(file.fileno())) and path.stat().st_size == 0:
                     _note_of(path).unlink(missing_ok=True)
                     path.unlink()
-    with contextlib.suppress(OSError):
-        path.parent.rmdir()
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
 
 
 def _hold(stack: ExitStack, path: Path, label: str) -> BinaryIO:
@@ -364,10 +364,10 @@ def _receive(wanted: Wanted, answer: Answer, file: IncompleteFile, have: int, to
 
 
 @contextmanager
-def _progress(have: int, total: int | None) -> Generator[Any, None, None]:
+def _progress(have: int, total: int | None) -> Generator[Callable[[int], object], None, None]:
     """What to call with the bytes that have arrived; draws a bar where stderr is a terminal."""
     if not sys.stderr.isatty():
-        yield lambda count: None
+        yield int
         return
     from huggingface_hub.utils import tqdm
 

@@ -45,8 +45,8 @@ class _Response(Protocol):
     status: int
     headers: Message
 
-    def read(self, amt: int, /) -> bytes:
-        """Bytes of the body."""
+    def read1(self, n: int, /) -> bytes:
+        """Bytes of the body, as soon as there are any."""
         ...
 
     def close(self) -> None:
@@ -81,13 +81,13 @@ class Answer:
         return self.headers.get_content_type() in ("text/html", "application/xhtml+xml")
 
     def read(self, most: int) -> bytes:
-        """The next bytes of the body, `most` at most; none at its end.
+        """The next bytes of the body as soon as there are any, `most` at most; none at its end.
 
         Raises:
             UnreachableError: the connection broke.
         """
         with _broken_connections(self.address):
-            return self._body.read(most)
+            return self._body.read1(most)
 
     def page(self, most: int) -> str:
         """The body as text, of which `most` bytes are read."""
@@ -193,9 +193,10 @@ def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Redirects are answers: `ask` looks at where they lead."""
 
-    def redirect_request(self, *args: object, **kwargs: object) -> None:
+    def http_error_302(self, *_: object) -> None:
         """Follow nothing."""
-        return
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 @functools.cache
