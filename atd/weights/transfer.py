@@ -28,7 +28,7 @@ from atd.weights.web import Answer, UnreachableError, ask, status_text
 
 logger = logging.getLogger("atd")
 
-ATTEMPTS = 8
+ATTEMPTS = 6
 """Requests for one file, where connections break or the server is busy."""
 PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds before the next attempt; the last one is for all that follow."""

@@ -81,14 +81,14 @@ def test_a_file_without_tag_and_known_hash_is_not_continued(files, wanted, folde
 def test_what_broke_off_is_kept_and_goes_on_at_the_next_attempt(files, wanted, folder):
     files.drops = [100_000] * transfer.ATTEMPTS
     with (
-        pytest.raises(UnreachableError, match=r"net\.pth: .*broke after 800000 of 1048576 bytes.*0\.8 MB are kept"),
+        pytest.raises(UnreachableError, match=r"net\.pth: .*broke after 600000 of 1048576 bytes.*0\.6 MB are kept"),
         incomplete_file(folder / "net", "net.pth") as file,
     ):
         fetch(wanted, file)
     assert len(files.requests) == transfer.ATTEMPTS
     files.requests.clear()
     assert fetched(wanted, folder) == CONTENT
-    assert ranges(files) == ["bytes=800000-"]
+    assert ranges(files) == ["bytes=600000-"]
 
 
 def test_a_file_that_changed_at_the_server_meanwhile_is_fetched_anew(files, wanted, folder):
@@ -99,7 +99,7 @@ def test_a_file_that_changed_at_the_server_meanwhile_is_fetched_anew(files, want
     files.files[PATH] = other
     unknown = dataclasses.replace(wanted, sha256=None)
     assert fetched(unknown, folder) == other
-    assert ranges(files)[-1] == "bytes=800000-"
+    assert ranges(files)[-1] == "bytes=600000-"
 
 
 def test_a_beginning_that_was_damaged_on_disk_is_fetched_anew(files, wanted, folder):
@@ -109,7 +109,7 @@ def test_a_beginning_that_was_damaged_on_disk_is_fetched_anew(files, wanted, fol
     with (folder / "net").open("r+b") as file:
         file.write(b"damage")
     assert fetched(wanted, folder) == CONTENT
-    assert ranges(files)[-2:] == ["bytes=800000-", None]
+    assert ranges(files)[-2:] == ["bytes=600000-", None]
 
 
 def test_a_wrong_length_is_refused_before_it_is_read(files, wanted, folder):
