@@ -124,7 +124,7 @@ def _list(folder: str) -> list[Entry]:
     try:
         return _parsed_listing(folder)
     except UnreachableError as error:
-        raise UnreachableError(f"The listing of the Drive folder {folder}: {error}.") from error
+        raise UnreachableError(f"The listing of the folder {folder} of Google Drive: {error}.") from error
 
 
 def _parsed_listing(folder: str) -> list[Entry]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
 from types import ModuleType
-from typing import Protocol, cast
+from typing import IO, Protocol, cast
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from atd.errors import LoadError
@@ -193,7 +193,7 @@ def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Redirects are answers: `ask` looks at where they lead."""
 
-    def http_error_302(self, *_: object) -> None:
+    def http_error_302(self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message) -> None:
         """Follow nothing."""
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302

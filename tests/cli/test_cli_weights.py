@@ -121,8 +121,9 @@ def test_download_says_that_the_cache_is_a_file_or_cannot_be_written_and_goes_on
     (cache / NAME).write_text("a file where its folder should be")
     assert main(["download", NAME, "atd_light_sr_x3"]) == 1
     errors = capsys.readouterr().err.splitlines()
-    assert errors[0] == f"{NAME}: failed: {cache / NAME}: File exists"
-    assert errors[1].startswith("atd_light_sr_x3: failed: ")
+    assert errors[0].startswith(f"atd: downloading {NAME}/model.safetensors of me/zoo@")
+    assert errors[1] == f"{NAME}: failed: {cache / NAME}: File exists"
+    assert errors[2].startswith("atd_light_sr_x3: failed: ")
 
 
 def test_download_help_tells_that_the_routes_are_untried(capsys):
