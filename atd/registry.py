@@ -48,7 +48,7 @@ class HubFile:
     @property
     def label(self) -> str:
         """Where it is, in words."""
-        return f"hub {self.repository or 'ATD_HUB_REPO'} @ {self.revision}"
+        return f"{self.repository or 'ATD_HUB_REPO'} @ {self.revision}"
 
 
 @dataclass(frozen=True, kw_only=True)
