@@ -15,6 +15,7 @@ from atd.errors import InputError
 from atd.models import ARCHITECTURES, RestorationModel
 from atd.weights.build import load_network, place_weights
 from atd.weights.format import Params
+from atd.weights.integrity import Origin
 from atd.weights.saving import write_for_authors
 from atd.weights.sources import fetch_official
 
@@ -34,7 +35,7 @@ def load(
     Args:
         name_or_path: a name of `atd.list_models()`; a `.safetensors`, `.pth`, `.pt` or `.ckpt` file of ATD, ATD-U or
             ATD of CVPR 2024; a folder that holds one; or a hub repository, `org/repo[@revision]`.
-        weights: which weights of a named network: "official" (the authors'), "bundled" (small ones in this package),
+        weights: which weights of a named network: "official" (its authors'), "bundled" (small ones in this package),
             or a file, folder or hub repository. Nothing is substituted: what cannot be had is an error.
         device: where the model goes; the CPU by default.
         dtype: of the parameters; float32 by default. A type of torch or its name: "bfloat16", "fp16", …
@@ -47,7 +48,8 @@ def load(
             (`category_size` and `img_range` leave no trace in a bare checkpoint).
 
     A file in the cache is used without a request. "official" looks in the cache (`atd info` prints where), then in the
-    hub repository named by ATD_HUB_REPO, then, where gdown is installed, in the authors' Google Drive.
+    hub repository named by ATD_HUB_REPO, then in the network's own sources, hub, https, Google Drive, one after the
+    other (`atd info NAME` prints them).
 
     Raises:
         LoadError: unknown name, dtype or device; weights not to be had, damaged, unsafe, or of another network; the
@@ -144,17 +146,22 @@ def convert_for_authors(
     return write_for_authors(model, file, overwrite=overwrite)
 
 
-def download(name: str, source: str = "hub") -> Path:
+def download(name: str, source: str = "any") -> Path:
     """Fetch the official weights of `name`, place them in the cache and return the folder.
 
     Args:
         name: a registry name.
-        source: "hub" (the repository ATD_HUB_REPO) or "drive" (the authors' Google Drive).
+        source: "hub" (the repository ATD_HUB_REPO, or the network's own), "https" (an address) or "drive" (the authors'
+            Google Drive); "any" takes the first of these that has the weights.
 
-    Weights that are there already are left alone.
+    Weights that are there already are left alone. A download that broke off goes on where it was.
 
     Raises:
         LoadError: the weights cannot be had from there.
-        OSError: the cache cannot be written; the error names the file.
+        OSError: the cache cannot be written or is full; the error names the file.
     """
-    return fetch_official(registry.get(name), source, lambda file, info: place_weights(ARCHITECTURES, file, info))
+
+    def place(file: Path, info: registry.ModelInfo, origin: Origin | None = None) -> Path:
+        return place_weights(ARCHITECTURES, file, info, origin=origin)
+
+    return fetch_official(registry.get(name), source, place)

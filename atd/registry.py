@@ -22,7 +22,57 @@ from atd.tasks import Denoising, JpegArtefacts, Task, make_task
 BUNDLED_LICENCE = "LicenseRef-ATD-Bundled-Weights"
 """SPDX name of the notice atd/bundled/LICENSE: bundled weights were trained on images with research terms."""
 
+LICENCE_TEXTS = {"CC-BY-4.0": "https://creativecommons.org/licenses/by/4.0/"}
+"""Where licences are that ask for a link to their text."""
+
 _FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubFile:
+    """A file in a hub repository, pinned.
+
+    revision    commit hash
+    repository  `org/repo`; None: the one that ATD_HUB_REPO names, with the file `<name>/model.safetensors`
+    name        the file's name in it
+    sha256      of the content, where it is known
+    size        in bytes, where it is known
+    """
+
+    revision: str
+    repository: str | None = None
+    name: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Where it is, in words."""
+        return f"{self.repository or 'ATD_HUB_REPO'} @ {self.revision}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpsFile:
+    """A file at an address.
+
+    url     its address
+    sha256  of the content, where it is known
+    size    in bytes, where it is known
+    """
+
+    url: str
+    sha256: str | None = None
+    size: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def label(self) -> str:
+        """Where it is, in words."""
+        return self.url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,21 +97,33 @@ class DriveFile:
         """Address of the folder, for a browser."""
         return f"https://drive.google.com/drive/folders/{self.folder}"
 
+    @property
+    def label(self) -> str:
+        """Where it is, in words."""
+        place = f"file {self.id}" if self.id else f"folder {self.folder}"
+        return f"Google Drive, {place}, {self.name}"
 
-@dataclass(frozen=True, kw_only=True)
-class HubFile:
-    """The pinned copy in a hub repository: commit hash, and the SHA-256 of `<name>/model.safetensors` there."""
 
-    revision: str
-    sha256: str | None = None
+Source = HubFile | HttpsFile | DriveFile
+SOURCE_KINDS = ("hub", "https", "drive")
+"""Kinds of sources, in the order in which they are tried once the cache has been looked into."""
+ANY_SOURCE = "any"
+"""Stands for the first source that has the weights, whatever its kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where the official weights of a network can be had, in the order in which `atd.load` tries them."""
+    """Where the official weights of a network can be had."""
 
     hub: HubFile | None = None
+    https: HttpsFile | None = None
     drive: DriveFile | None = None
+
+    @property
+    def in_order(self) -> dict[str, Source]:
+        """Those that there are, by their kind, in the order of `SOURCE_KINDS`."""
+        own: dict[str, Source | None] = {"hub": self.hub, "https": self.https, "drive": self.drive}
+        return {kind: source for kind in SOURCE_KINDS if (source := own[kind]) is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +131,7 @@ class ModelInfo:
     """One row of the table.
 
     name          registry name, such as "atd_light_sr_x4"
-    architecture  class in `atd.models`: "ATD", "ATDU" or "ATDCVPR"
+    architecture  class in `atd.models`: "ATD", "ATDU", "ATDCVPR" or "ATDReal"
     task          what it is for, with its scale, sigma or quality (None there: of any strength)
     in_channels   3 (RGB) or 1 (gray)
     config        constructor keywords of the class (treat as read-only)
@@ -78,6 +140,7 @@ class ModelInfo:
     scores        published results, {test set: (PSNR in dB, SSIM or None)}, under the protocol of `atd.evaluation`
     licence       SPDX name of the licence of the official weights
     paper         where the network was published
+    author        who trained a community network and is to be named; None: the authors of the paper, or this project
     good_for      what it was made for, in its author's words; None: `task` says it
     faults        of photos for unknown faults, those that the network was trained to undo: "blur", "noise", "jpeg",
                   "webp"; none of them for clean photos; None: not a network for photos
@@ -94,9 +157,24 @@ class ModelInfo:
     sources: Sources = field(default_factory=Sources)
     scores: dict[str, tuple[float, float | None]] = field(default_factory=dict[str, tuple[float, float | None]])
     licence: str = "Apache-2.0"
+    author: str | None = None
     good_for: str | None = None
     faults: tuple[str, ...] | None = None
     jpeg_from: int = 1
+
+    @property
+    def attribution(self) -> str | None:
+        """Who is to be named with a community network and under which licence, as CC-BY asks; None for others."""
+        if self.author is None:
+            return None
+        where = f"https://huggingface.co/{hub.repository}" if (hub := self.sources.hub) and hub.repository else None
+        link = f" ({LICENCE_TEXTS[self.licence]})" if self.licence in LICENCE_TEXTS else ""
+        return f"{self.name} by {self.author}, licence {self.licence}{link}{f', {where}' if where else ''}"
+
+    @property
+    def largest_file(self) -> int:
+        """Bytes that no checkpoint of this network has: two sets of float32 weights, twice over, and 16 MiB."""
+        return 16 * self.parameters + (16 << 20)
 
     @property
     def scale(self) -> int:
@@ -133,7 +211,7 @@ def _table() -> dict[str, ModelInfo]:
 def _row(row: dict[str, Any], families: dict[str, Any], papers: dict[str, Any]) -> ModelInfo:
     family, paper = families[row["family"]], papers[row["paper"]]
     config = {**family["config"], **row["config"]}
-    drive = row.get("drive")
+    hub, https, drive = row.get("hub"), row.get("https"), row.get("drive")
     return ModelInfo(
         name=row["name"],
         architecture=family["architecture"],
@@ -142,9 +220,14 @@ def _row(row: dict[str, Any], families: dict[str, Any], papers: dict[str, Any]) 
         parameters=row["parameters"],
         paper=paper["citation"],
         in_channels=config.get("in_chans", 3),
-        sources=Sources(drive=DriveFile(folder=paper["drive_folder"], **drive) if drive else None),
+        sources=Sources(
+            hub=HubFile(**hub) if hub else None,
+            https=HttpsFile(**https) if https else None,
+            drive=DriveFile(folder=paper["drive_folder"], **drive) if drive else None,
+        ),
         scores={name: (psnr, *ssim) if ssim else (psnr, None) for name, (psnr, *ssim) in row.get("scores", {}).items()},
         licence=row.get("licence", "Apache-2.0"),
+        author=row.get("author"),
         good_for=row.get("good_for"),
         faults=tuple(row["faults"]) if "faults" in row else None,
         jpeg_from=row.get("jpeg_from", 1),
@@ -201,6 +284,19 @@ def match(name: str | None, architecture: str, config: Mapping[str, Any]) -> str
         key: list(cast(tuple[Any, ...], value)) if isinstance(value, tuple) else value for key, value in config.items()
     }
     return name if row.config.items() <= own.items() else None
+
+
+def names_of(architecture: str, config: Mapping[str, Any]) -> list[str]:
+    """All names whose networks have these constructor keywords; they differ in their weights alone."""
+    return [name for name in _table() if match(name, architecture, config)]
+
+
+def name_of_content(sha256: str) -> str | None:
+    """The network whose source has a file of this SHA-256; None where no source that is known has."""
+    for name, row in _table().items():
+        if any(source.sha256 == sha256 for source in row.sources.in_order.values()):
+            return name
+    return None
 
 
 def unknown_name(name: str) -> LoadError:

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import socket
 from pathlib import Path
 
 # A worker of pytest-xdist shares the cores with the others. torch reads this when it is imported, so it comes first.
@@ -10,7 +11,11 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 
 import pytest
 from browser import find_browser
+from loopback_files import LoopbackDrive, LoopbackFiles
 from loopback_hub import LoopbackHub
+
+from atd.weights import drive as drive_module
+from atd.weights import transfer
 
 # In CI a test may be skipped for these reasons only, so that no protocol test goes missing unseen.
 ALLOWED_SKIPS = (
@@ -95,6 +100,17 @@ def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("ATD_HOME", str(tmp_path / "atd"))
+    monkeypatch.setattr(drive_module, "FILE_ADDRESS", "http://127.0.0.1:9/download")
+    monkeypatch.setattr(drive_module, "FOLDER_ADDRESS", "http://127.0.0.1:9/embeddedfolderview")
+    monkeypatch.setattr(transfer, "PAUSES", (0.0,))
+    resolve = socket.getaddrinfo
+
+    def resolve_here(host, *arguments, **keywords):
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            raise socket.gaierror(socket.EAI_NONAME, "no name is resolved in tests")
+        return resolve(host, *arguments, **keywords)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_here)
     return tmp_path / "atd"
 
 
@@ -104,3 +120,18 @@ def hub(cache, monkeypatch):
     with LoopbackHub() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
+
+
+@pytest.fixture
+def files(cache):
+    """A server of files on this machine, such as GitHub's releases."""
+    with LoopbackFiles() as server:
+        yield server
+
+
+@pytest.fixture
+def drive(files, monkeypatch):
+    """Google Drive on this machine."""
+    monkeypatch.setattr(drive_module, "FILE_ADDRESS", f"{files.url}/download")
+    monkeypatch.setattr(drive_module, "FOLDER_ADDRESS", f"{files.url}/embeddedfolderview")
+    return LoopbackDrive(files)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -70,6 +71,43 @@ def test_every_drive_file_belongs_to_one_name():
     assert len({(file.folder, file.name) for file in files}) == len(PUBLISHED)
     ids = [file.id for file in files if file.id]
     assert len(ids) == len(set(ids)) == 4
+
+
+def test_every_source_that_is_no_drive_file_is_pinned_and_known():
+    """A commit, a SHA-256 and a size, so that nothing floats; an address is https."""
+    for name in atd.list_models():
+        for source in registry.get(name).sources.in_order.values():
+            if isinstance(source, registry.DriveFile):
+                continue
+            assert source.size, name
+            assert re.fullmatch("[0-9a-f]{64}", source.sha256)
+            if isinstance(source, registry.HubFile):
+                assert re.fullmatch("[0-9a-f]{40}", source.revision)
+            else:
+                assert source.url.startswith("https://")
+
+
+def test_sources_come_in_one_order():
+    """The architecture's: hub, https, Drive."""
+    three = registry.Sources(
+        drive=registry.DriveFile(folder="f", name="n"),
+        https=registry.HttpsFile(url="https://a/n"),
+        hub=registry.HubFile(revision="r"),
+    )
+    assert list(three.in_order) == ["hub", "https", "drive"]
+
+
+def test_networks_of_one_configuration_are_met_by_their_own_names_alone():
+    config = registry.get("atd_cvpr_sr_x4").config
+    names = registry.names_of("ATDCVPR", config)
+    assert names[0] == "atd_cvpr_sr_x4"
+    assert len(names) == 5
+    for name in names:
+        assert registry.match(name, "ATDCVPR", config) == name
+    assert registry.match(None, "ATDCVPR", config) is None
+    known = registry.get("4xNomos2_hq_atd").sources.hub.sha256
+    assert registry.name_of_content(known) == "4xNomos2_hq_atd"
+    assert registry.name_of_content("0" * 64) is None
 
 
 def test_list_models_matches_shell_patterns():

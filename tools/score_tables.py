@@ -33,6 +33,10 @@ _AUTHORS_NOTE = (
     "The authors' code and weights: [CVL-UESTC/Adaptive-Token-Dictionary]"
     "(https://github.com/CVL-UESTC/Adaptive-Token-Dictionary), formerly LabShuHangGU/Adaptive-Token-Dictionary."
 )
+_COMMUNITY_NOTE = (
+    "Networks marked community were trained by others for photos from the wild. These are Philip Hofmann's, under "
+    "CC-BY-4.0: who passes them on names him (`atd info NAME` has the line). What each was made for:"
+)
 _BUNDLED = '`weights="bundled"`'
 _CVPR_NOTE = (
     "Two sets of scores are in print for the networks of CVPR 2024. Those above are the authors' of March 2024 (the "
@@ -70,6 +74,7 @@ def full_tables() -> str:
     for _, group in itertools.groupby(sorted(infos, key=_table_order), _table_order):
         rows = list(group)
         parts += [_title(rows[0]), _score_table(rows, papers)]
+    parts += [_COMMUNITY_NOTE, "\n".join(f"- `{info.name}`: {info.good_for}" for info in infos if info.author)]
     parts.append("  \n".join(f"{_footnote(papers, paper)} {_linked(paper)}." for paper in papers))
     parts += [_CVPR_NOTE, _AUTHORS_NOTE]
     if commands := [f"- `{command(info, run)}`" for info in infos for run in measured_runs(info)]:
@@ -85,18 +90,30 @@ def short_table() -> str:
     """A line for each family: its networks, and PSNR on the first set of its task."""
     rows = [["networks", "for", "parameters", "weights", "PSNR (dB)"]]
     infos = [registry.get(name) for name in registry.list_models()]
-    for family, group in itertools.groupby(infos, lambda info: re.sub(r"\d+$", "", info.name)):
+    for family, group in itertools.groupby(infos, _family):
         members = list(group)
         first, others = members[0], members[1:]
-        suffixes = [f"`…{info.name[len(family.rpartition('_')[0]) :]}`" for info in others]
+        if first.author is None:
+            suffixes = [f"`…{info.name[len(family.rpartition('_')[0]) :]}`" for info in others]
+        else:
+            suffixes = [f"`{info.name}`" for info in others]
         head = [" ".join([f"`{first.name}`", *suffixes]), _purpose(members), f"{first.parameters / 1e6:.2g} M"]
         published = [(info.task, info.scores) for info in members if info.scores]
         measured = [(_measured_task(info, run), _scores(run)) for info in members for run in measured_runs(info)]
         if any(_is_official(info) for info in members):
-            rows.append([*head, "official", _first_set(published, "published")])
+            rows.append([*head, _whose(first), _first_set(published, "published")])
         if measured:
             rows.append([*head, "bundled", _first_set(measured, "measured")])
     return markdown_table(rows)
+
+
+def _family(info: ModelInfo) -> str:
+    """What the networks of a line of the short table share: the name less its level, or the author."""
+    return info.author or re.sub(r"\d+$", "", info.name)
+
+
+def _whose(info: ModelInfo) -> str:
+    return "official" if info.author is None else "community"
 
 
 def _table_order(info: ModelInfo) -> tuple[int, bool]:
@@ -129,7 +146,7 @@ def _score_table(infos: Sequence[ModelInfo], papers: Sequence[str]) -> str:
         if _is_official(info):
             source = f"published {_footnote(papers, info.paper)}" if info.scores else "none published"
             cells = _cells(info.scores, sets)
-            rows.append([f"`{info.name}`", _strength(info.task), parameters, "official", source, *cells])
+            rows.append([f"`{info.name}`", _strength(info.task), parameters, _whose(info), source, *cells])
         for run in measured_runs(info):
             strength = _strength(_measured_task(info, run))
             rows.append([f"`{info.name}`", strength, parameters, _BUNDLED, "measured", *_cells(_scores(run), sets)])
@@ -137,7 +154,7 @@ def _score_table(infos: Sequence[ModelInfo], papers: Sequence[str]) -> str:
 
 
 def _is_official(info: ModelInfo) -> bool:
-    return bool(info.sources.hub or info.sources.drive)
+    return bool(info.sources.in_order)
 
 
 def _strength(task: Task) -> str:
@@ -153,7 +170,7 @@ def _level(task: Task) -> str:
 
 
 def _purpose(members: Sequence[ModelInfo]) -> str:
-    task, levels = members[0].task, ", ".join(_level(info.task) for info in members)
+    task, levels = members[0].task, ", ".join(dict.fromkeys(_level(info.task) for info in members))
     if isinstance(task, SuperResolution):
         return f"super-resolution {levels}"
     if isinstance(task, RealWorld):

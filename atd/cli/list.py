@@ -31,6 +31,7 @@ def add_parser(subparsers: Subcommands) -> None:
         examples=(
             ("atd list", "all networks"),
             ('atd list "atd_light*"', "those whose names begin with atd_light"),
+            ("atd list --sources", "where the weights of each come from, with sizes and SHA-256"),
             ("atd list ./checkpoints", "what the weight files in a folder are"),
         ),
         common=("json",),
@@ -43,6 +44,9 @@ def add_parser(subparsers: Subcommands) -> None:
         help="shell pattern of the names, e.g. 'atd_u*', or a folder of checkpoints",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--sources", action="store_true", help="list every source of every network instead, in the order they are tried"
+    )
     parser.set_defaults(run=run)
 
 
@@ -51,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
     from atd import registry
 
     names = registry.list_models(args.pattern)
-    if names:
+    if names and args.sources:
+        _list_sources([registry.get(name) for name in names], as_json=args.json)
+    elif names:
         _list_networks([registry.get(name) for name in names], as_json=args.json)
     elif Path(args.pattern).exists():
         _list_files(Path(args.pattern), as_json=args.json)
@@ -77,6 +83,8 @@ def _list_networks(infos: Sequence[ModelInfo], *, as_json: bool) -> None:
                 "in_channels": info.in_channels,
                 "parameters": info.parameters,
                 "weights": weights,
+                "author": info.author,
+                "good_for": info.good_for,
             }
             for info, weights in zip(infos, places, strict=True)
         )
@@ -101,6 +109,45 @@ def _list_networks(infos: Sequence[ModelInfo], *, as_json: bool) -> None:
             f'\nbundled: small weights trained by this project, weights="bundled" ({registry.BUNDLED_LICENCE}: trained '
             "on images with research terms, see atd/bundled/LICENSE)."
         )
+    if community := [info for info in infos if info.attribution]:
+        print("\ncommunity networks, trained by others for photos; who passes them on names the author:")
+        for info in community:
+            print(f"  {info.attribution}: {info.good_for}")
+
+
+def _list_sources(infos: Sequence[ModelInfo], *, as_json: bool) -> None:
+    """A row for each source; whole hashes and addresses, so that they can be copied."""
+    rows = [(info, kind, source) for info in infos for kind, source in info.sources.in_order.items()]
+    if as_json:
+        _print_json(
+            {
+                "name": info.name,
+                "kind": kind,
+                "source": source.label,
+                "file": source.name,
+                "size": source.size,
+                "sha256": source.sha256,
+                "licence": info.licence,
+            }
+            for info, kind, source in rows
+        )
+        return
+    _print_table(
+        ("name", "source", "bytes", "SHA-256", "licence", "where"),
+        [
+            (
+                info.name,
+                kind,
+                str(source.size or "unknown"),
+                source.sha256 or "unknown",
+                info.licence,
+                source.label,
+            )
+            for info, kind, source in rows
+        ],
+    )
+    if own := [info.name for info in infos if not info.sources.in_order]:
+        print(f"\nin this package only: {', '.join(own)}")
 
 
 def _places(info: ModelInfo) -> dict[str, str]:
@@ -111,7 +158,7 @@ def _places(info: ModelInfo) -> dict[str, str]:
     places = {"bundled": registry.BUNDLED_LICENCE} if info.bundled else {}
     if hub.is_cached(info):
         places["cached"] = info.licence
-    elif info.sources.drive or info.sources.hub:
+    elif info.sources.in_order:
         places["to fetch"] = info.licence
     return places
 

@@ -1,8 +1,9 @@
-"""Which networks the arguments of `atd restore` name."""
+"""Which networks arguments name: one for `atd restore`, any number for commands on several."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from atd.cli.streams import say
@@ -16,6 +17,23 @@ TASK_MODELS = {"classical": "atd_sr", "lightweight": "atd_light_sr"}
 # The networks of this project for --denoise and --jpeg with --weights bundled, and the strengths that they are for.
 BUNDLED_MODELS = {"denoise": ("atd_u_tiny_color_dn", 0, 55), "jpeg": ("atd_u_tiny_color_jpeg", 5, 95)}
 AUTHORS_LEVELS = {"denoise": (15, 25, 50), "jpeg": (10, 20, 30, 40)}
+
+
+def chosen_names(patterns: Sequence[str]) -> list[str]:
+    """The names that shell patterns match, each once; "all" matches every one.
+
+    Raises:
+        LoadError: a pattern matches none.
+    """
+    from atd import registry
+
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        names = registry.list_models("*" if pattern == "all" else pattern)
+        if not names:
+            raise registry.unknown_name(pattern)
+        chosen.update(dict.fromkeys(names))
+    return list(chosen)
 
 
 class Networks:

@@ -18,7 +18,7 @@ from atd.weights.card import model_card
 from atd.weights.description import check_config, whole_number
 from atd.weights.detection import INDEX_BUFFER, detect
 from atd.weights.format import Params, WeightFile, read_weights
-from atd.weights.integrity import record_file
+from atd.weights.integrity import Origin, record_file
 from atd.weights.network import StorableNetwork
 from atd.weights.saving import write_weights
 from atd.weights.sources import find_weights
@@ -45,8 +45,8 @@ def load_network(
     if named:  # before anything is fetched
         _check_architecture(named.architecture, architectures, name_or_path)
 
-    def place(file: Path, info: ModelInfo) -> Path:
-        return place_weights(architectures, file, info)
+    def place(file: Path, info: ModelInfo, origin: Origin | None = None) -> Path:
+        return place_weights(architectures, file, info, origin=origin)
 
     weight_file, info = find_weights(name_or_path, weights, revision, local_files_only, params, place)
     return build_network(architectures, weight_file, info, overrides, device, dtype)
@@ -60,6 +60,7 @@ def place_weights(
     overrides: Mapping[str, object] | None = None,
     params: Params = "auto",
     overwrite: bool = False,
+    origin: Origin | None = None,
 ) -> Path:
     """Write the network of `file` in our format, and return the folder.
 
@@ -71,6 +72,7 @@ def place_weights(
         overrides: constructor keywords, as in `atd.load`.
         params: which weights of a checkpoint that holds two.
         overwrite: replace other weights that the cache holds under this name.
+        origin: what `file` is called where it was fetched, if it was.
 
     Raises:
         LoadError: the file cannot be read or is not that network, or the cache holds other weights.
@@ -82,9 +84,10 @@ def place_weights(
         directory = hub.home() / info.name
         if not overwrite and hub.placed_file(info.name).is_file():
             _check_same(model, hub.placed_file(info.name), info)
-    write_weights(model, directory, model_card(model, source=f"from {file.name}") if info else None)
+    source = f"from {origin.name} (SHA-256 {origin.sha256})" if origin else f"from {file.name}"
+    write_weights(model, directory, model_card(model, source=source) if info else None)
     if info and directory == hub.home() / info.name:
-        record_file(hub.placed_file(info.name))
+        record_file(hub.placed_file(info.name), origin)
     return directory
 
 
@@ -224,11 +227,9 @@ def _label(weight_file: WeightFile) -> str:
         architecture, config = detect(weight_file.state_dict)
     except LoadError:
         return "weights of another network"
-    for name in registry.list_models():
-        if registry.match(name, architecture, config):
-            # The networks of one size differ in their weights alone.
-            unique = registry.get(name).scale > 1
-            return f"the weights of {name}" if unique else f"weights of {architecture} as in {name}"
+    if names := registry.names_of(architecture, config):
+        # The networks of one size differ in their weights alone.
+        return f"the weights of {names[0]}" if len(names) == 1 else f"weights of {architecture} as in {names[0]}"
     upscale = whole_number(config, "upscale", 1)
     scale = f" ×{upscale}" if upscale > 1 else ""
     return f"weights of {architecture}{scale} with embed_dim {config['embed_dim']}"

@@ -45,7 +45,10 @@ def model_card(model: StorableNetwork, source: str | None = None) -> str:
     if info:
         lines += ["", f"Network: {info.paper}."]
     if info and source:
-        lines += ["", f"Weights: the authors', {source}; licence {info.licence}."]
+        whose = "the authors'" if info.author is None else f"by {info.author}"
+        lines += ["", f"Weights: {whose}, {source}; licence {info.licence}."]
+    if info and source and info.attribution:
+        lines += ["", f"Attribution: {info.attribution}. The values are unchanged; the file's format is another."]
     if info and source and info.scores:
         compared = "Y" if info.scale > 1 else channels
         lines += ["", f"Published PSNR (dB) / SSIM on {compared}:", "", "| set | PSNR | SSIM |", "| --- | --- | --- |"]

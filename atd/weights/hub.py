@@ -1,25 +1,43 @@
 """Weight files from this machine's cache or from a hub repository. The environment is read at every call.
 
+The cache of hub files is the one that huggingface_hub keeps, in its layout, and is read by it. Files are put there by
+us: huggingface_hub (seen in 2.4) makes paths of the ETags that a server gives, which may lead out of the cache.
+
 ATD_HOME            folder of converted weights, `<name>/model.safetensors` (default: `atd` inside HF_HOME)
 ATD_HUB_REPO        `org/repo[@revision]`: the hub repository that holds the official weights under the same paths
 HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN   as in huggingface_hub
 """
 
+import contextlib
+import hashlib
 import os
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
+from urllib.parse import quote
 
 from atd.errors import LoadError
 from atd.registry import ModelInfo
-from atd.system import expand_user
+from atd.system import atomic_write, expand_user
 from atd.weights.integrity import file_sha256
+from atd.weights.transfer import IncompleteFile, Received, StatusError, UnreachableError, Wanted, fetch, incomplete_file
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 
+HUB = "https://huggingface.co"
+"""The hub, where HF_ENDPOINT names no other."""
+
+MOST_BYTES = 4 << 30
+"""Bytes that are read at most of a weight file that no row of the registry knows; the largest published one has 0.2."""
+_MOST_OF_CONFIG = 1 << 20
+
 _REPOSITORY = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class MissingFileError(LoadError):
@@ -57,12 +75,54 @@ def endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
 
 
+@dataclass(frozen=True, kw_only=True)
+class HubCopy:
+    """Official weights of a network in a hub repository: which file of which revision, and what is known of it."""
+
+    repository: str
+    revision: str
+    filename: str
+    sha256: str | None = None
+    size: int | None = None
+
+
+def copies(info: ModelInfo, revision: str | None = None) -> list[HubCopy]:
+    """The pinned copies of the official weights, in the order in which they are asked for.
+
+    First the one in ATD_HUB_REPO, then the one that the registry knows. `revision` takes the place of the pinned ones.
+    """
+    found: list[HubCopy] = []
+    row = info.sources.hub
+    if pinned := official_repository(info, revision):
+        known = row if row and row.repository is None and row.revision == pinned[1] else None
+        found.append(
+            HubCopy(
+                repository=pinned[0],
+                revision=pinned[1],
+                filename=f"{info.name}/{WEIGHTS_FILE}",
+                sha256=known and known.sha256,
+                size=known and known.size,
+            )
+        )
+    if row and row.repository and row.name:
+        same = revision in (None, row.revision)
+        found.append(
+            HubCopy(
+                repository=row.repository,
+                revision=revision or row.revision,
+                filename=row.name,
+                sha256=row.sha256 if same else None,
+                size=row.size if same else None,
+            )
+        )
+    return found
+
+
 def is_cached(info: ModelInfo) -> bool:
     """Whether `atd.load(info.name)` would succeed without a request."""
-    if placed_file(info.name).is_file():
-        return True
-    pinned = official_repository(info)
-    return pinned is not None and isinstance(_cached(*pinned, f"{info.name}/{WEIGHTS_FILE}"), str)
+    return placed_file(info.name).is_file() or any(
+        isinstance(_cached(copy.repository, copy.revision, copy.filename), str) for copy in copies(info)
+    )
 
 
 def split_repository(text: str) -> tuple[str, str | None] | None:
@@ -83,28 +143,45 @@ def official_repository(info: ModelInfo, revision: str | None = None) -> tuple[s
     if parts is None:
         raise LoadError(f"ATD_HUB_REPO is {text!r}; expected org/repo or org/repo@revision.")
     repository, named = parts
-    pinned = revision or named or (info.sources.hub.revision if info.sources.hub else None)
+    own = info.sources.hub.revision if info.sources.hub and info.sources.hub.repository is None else None
+    pinned = revision or named or own
     return (repository, pinned) if pinned else None
 
 
-def official_file(info: ModelInfo, repository: str, revision: str, *, local_files_only: bool = False) -> Path:
-    """The official weights of `info` in `repository`, checked against the registry's SHA-256 where it has one."""
-    pinned = info.sources.hub
-    sha256 = pinned.sha256 if pinned and pinned.revision == revision else None
-    name = f"{info.name}/{WEIGHTS_FILE}"
-    return hub_file(repository, revision, name, sha256=sha256, local_files_only=local_files_only)
+def official_file(info: ModelInfo, copy: HubCopy, *, local_files_only: bool = False) -> Path:
+    """A copy of the official weights of `info`, checked against what the registry knows of it."""
+    return hub_file(
+        copy.repository,
+        copy.revision,
+        copy.filename,
+        sha256=copy.sha256,
+        size=copy.size,
+        most=info.largest_file,
+        local_files_only=local_files_only,
+    )
 
 
 def hub_file(
-    repository: str, revision: str, filename: str, *, sha256: str | None = None, local_files_only: bool = False
+    repository: str,
+    revision: str,
+    filename: str,
+    *,
+    sha256: str | None = None,
+    size: int | None = None,
+    most: int = MOST_BYTES,
+    local_files_only: bool = False,
 ) -> Path:
     """Path in the cache of a repository's file. No request is made when it is there; a wrong file is never kept.
 
-    The content is checked against `sha256`, and against the hash by which the hub names large files. Raises
-    `MissingFileError` when the repository lacks the file, `LoadError` when it cannot be had for another reason.
+    The content is checked against `sha256` and `size`, and against the hash by which the hub names large files; `most`
+    bytes are read at most. Raises `MissingFileError` when the repository lacks the file, `LoadError` when it cannot be
+    had for another reason.
     """
     from huggingface_hub import _CACHED_NO_EXIST
 
+    label = f"{filename} of {repository}@{revision}"
+    if any(part in ("", ".", "..") for part in revision.split("/")):
+        raise LoadError(f"The revision {revision!r} of {repository} is none; expected a commit, a tag or a branch.")
     cached = _cached(repository, revision, filename)
     if cached is _CACHED_NO_EXIST:
         raise MissingFileError(f"The hub repository {repository} has no file {filename} at {revision}.")
@@ -117,9 +194,24 @@ def hub_file(
                 f"{repository}@{revision} has no {filename} in the cache {hub_cache()} and {why} forbids fetching it; "
                 "load it once with a connection, or give the path of a local copy."
             )
-        path = _download(repository, revision, filename)
-    _check_hash(path, sha256, f"{filename} of {repository}@{revision}")
+        place = _Place(repository, revision, filename)
+        wanted = Wanted(
+            label=label,
+            address=_address(repository, revision, filename),
+            most=most if filename.endswith(".safetensors") else _MOST_OF_CONFIG,
+            size=size,
+            sha256=sha256,
+            headers=_headers(),
+            hub=endpoint(),
+        )
+        path = _download(place, wanted)
+    _check_hash(path, sha256, label)
     return path
+
+
+def _address(repository: str, revision: str, filename: str) -> str:
+    server = (endpoint() or HUB).rstrip("/")
+    return f"{server}/{repository}/resolve/{quote(revision, safe='')}/{quote(filename)}"
 
 
 def _cached(repository: str, revision: str, filename: str) -> object:
@@ -129,42 +221,128 @@ def _cached(repository: str, revision: str, filename: str) -> object:
     return try_to_load_from_cache(repository, filename, cache_dir=hub_cache(), revision=revision)
 
 
-def _download(repository: str, revision: str, filename: str) -> Path:
+def _headers() -> Mapping[str, str]:
+    """Those that huggingface_hub sends, with the token where there is one."""
     # Its annotations do not say what a dict of theirs holds.
-    from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.utils import build_hf_headers  # pyright: ignore[reportUnknownVariableType]
 
+    return build_hf_headers(library_name="atd-restoration")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a file of a repository lies in the cache. No name in it is one that a server has given."""
+
+    repository: str
+    revision: str
+    filename: str
+
+    @property
+    def storage(self) -> Path:
+        return hub_cache() / f"models--{self.repository.replace('/', '--')}"
+
+    @property
+    def incomplete(self) -> Path:
+        key = hashlib.sha256(f"{self.revision}/{self.filename}".encode()).hexdigest()
+        return self.storage / "blobs" / f"{key}.incomplete"
+
+    def keep(self, file: IncompleteFile, received: Received, commit: str) -> Path:
+        """Put a whole file into the cache; the name under which it is found comes last."""
+        blob, found = self.storage / "blobs" / received.sha256, self.storage / "snapshots" / commit / self.filename
+        file.move(blob)
+        found.parent.mkdir(parents=True, exist_ok=True)
+        found.unlink(missing_ok=True)  # a link that leads nowhere
+        try:
+            found.symlink_to(os.path.relpath(blob, found.parent))
+        except FileExistsError:  # by another revision of the same commit
+            pass
+        except (OSError, NotImplementedError):  # no links here
+            os.replace(blob, found)
+        if commit != self.revision:
+            reference = self.storage / "refs" / self.revision
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(reference) as temporary:
+                temporary.write_text(commit, encoding="utf-8")
+        return found
+
+    def keep_absence(self, commit: str) -> None:
+        """Remember that the commit has no such file."""
+        path = self.storage / ".no_exist" / commit / self.filename
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+
+def _download(place: _Place, wanted: Wanted) -> Path:
+    """Fetch a file into the cache.
+
+    Raises:
+        LoadError: it cannot be had.
+    """
+    repository, revision, filename = place.repository, place.revision, place.filename
     try:
-        return Path(
-            hf_hub_download(repository, filename, revision=revision, cache_dir=hub_cache(), endpoint=endpoint())
+        with incomplete_file(place.incomplete, wanted.label) as file:
+            cached = _cached(repository, revision, filename)  # by the process that was waited for
+            if isinstance(cached, str):
+                return Path(cached)
+            received = fetch(wanted, file)
+            if received.answer is None:  # interrupted when it was whole: of which commit it is, nobody knows any more
+                file.discard()
+                received = fetch(wanted, file)
+            own = received.answer.own if received.answer else []
+            named = next((tag for name in ("X-Linked-Etag", "ETag") for tag in _tags(own, name)), None)
+            if named not in (None, received.sha256):
+                file.discard()
+                raise LoadError(
+                    f"{wanted.label} has the SHA-256 {received.sha256}, expected {named}, by which the hub names it: "
+                    "nothing was kept."
+                )
+            commit = _commit(revision, own)
+            if commit is None:
+                file.discard()
+                raise LoadError(f"The hub does not say of which commit {wanted.label} is; name a commit.")
+            return place.keep(file, received, commit)
+    except StatusError as error:
+        with contextlib.suppress(OSError):
+            place.storage.rmdir()
+        raise _refusal(place, error) from error
+    except UnreachableError as error:
+        raise LoadError(f"The hub could not be reached for {error}") from error
+
+
+def _refusal(place: _Place, error: StatusError) -> LoadError:
+    """The sentence for the hub's answer."""
+    repository, revision, filename = place.repository, place.revision, place.filename
+    status, code = error.answer.status, error.answer.headers.get("X-Error-Code")
+    if code == "RevisionNotFound":
+        return LoadError(f"The hub repository {repository} has no revision {revision}.")
+    if code == "EntryNotFound":
+        if commit := _commit(revision, error.answer.own):
+            place.keep_absence(commit)
+        return MissingFileError(f"The hub repository {repository} has no file {filename} at {revision}.")
+    if code == "GatedRepo":
+        return LoadError(
+            f"The hub repository {repository} is open to those who have agreed to its terms: agree to them at "
+            f"{HUB}/{repository} and set HF_TOKEN."
         )
-    except RevisionNotFoundError as error:
-        raise LoadError(f"The hub repository {repository} has no revision {revision}.") from error
-    except RepositoryNotFoundError as error:
-        raise LoadError(
+    if code == "RepoNotFound" or status in (401, 404):
+        return LoadError(
             f"There is no hub repository {repository} (nor such a path), or it is private and HF_TOKEN does not open "
             "it."
-        ) from error
-    except LocalEntryNotFoundError as error:  # before its base class EntryNotFoundError: the server was not reached
-        raise LoadError(
-            f"The hub could not be reached for {filename} of {repository}@{revision}: {_cause(error)}."
-        ) from error
-    except EntryNotFoundError as error:
-        raise MissingFileError(f"The hub repository {repository} has no file {filename} at {revision}.") from error
-    except Exception as error:  # the client's own errors and those of whichever HTTP library it uses
-        raise LoadError(f"Fetching {filename} of {repository}@{revision} failed: {_cause(error)}.") from error
+        )
+    return LoadError(f"Fetching {filename} of {repository}@{revision} failed: {error}")
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost reason in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0].rstrip(".: ")
+def _commit(revision: str, headers: Sequence[Message]) -> str | None:
+    """The commit that a revision is: itself, or what the hub says."""
+    said = (answer.get("X-Repo-Commit", "") for answer in headers)
+    return next((commit for commit in (revision, *said) if _COMMIT.fullmatch(commit)), None)
+
+
+def _tags(headers: Sequence[Message], name: str) -> list[str]:
+    """SHA-256s among the tags that the hub gives a file."""
+    tags = (answer.get(name, "").removeprefix("W/").strip('"') for answer in headers)
+    return [tag for tag in tags if _SHA256.fullmatch(tag)]
 
 
 def _check_hash(path: Path, sha256: str | None, what: str) -> None:

@@ -10,12 +10,30 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from atd.errors import LoadError
 from atd.system import atomic_write
 
 RECORD = "integrity.json"
+_ORIGIN = "made of"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The file that a placed one was made of.
+
+    name    what it was called
+    where   it was fetched from
+    sha256  of its content
+    size    in bytes
+    """
+
+    name: str
+    where: str
+    sha256: str
+    size: int
 
 
 def file_sha256(path: Path) -> str:
@@ -24,11 +42,28 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def record_file(path: Path) -> str:
-    """Keep the state of `path` in the folder that it lies in, and return its SHA-256."""
+def record_file(path: Path, origin: Origin | None = None) -> str:
+    """Keep the state of `path` in the folder that it lies in, and of what it was made; return its SHA-256."""
     sha256 = file_sha256(path)
-    _write(path, sha256)
+    _write(path, sha256, origin)
     return sha256
+
+
+def recorded_sha256(path: Path) -> str | None:
+    """The SHA-256 that is recorded of `path`; None where none is.
+
+    Raises:
+        LoadError: the record cannot be read.
+    """
+    return _recorded(path)[0]
+
+
+def origin_of(path: Path) -> Origin | None:
+    """What `path` was made of, as recorded; None where that is not known."""
+    try:
+        return Origin(**json.loads((path.parent / RECORD).read_text(encoding="utf-8"))[_ORIGIN])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def check_file(path: Path) -> str:
@@ -48,7 +83,7 @@ def check_file(path: Path) -> str:
             f"{path} has changed since it was put into the cache (SHA-256 {actual}, recorded {known}). Delete the "
             f"folder {path.parent} and fetch or convert the weights again; nothing was loaded."
         )
-    _write(path, known)
+    _write(path, known, origin_of(path))
     return known
 
 
@@ -71,11 +106,13 @@ def _outside(path: Path) -> dict[str, int]:
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
 
 
-def _write(path: Path, sha256: str) -> None:
-    content = json.dumps({path.name: {"sha256": sha256, **_outside(path)}}, indent=1)
+def _write(path: Path, sha256: str, origin: Origin | None) -> None:
+    content: dict[str, object] = {path.name: {"sha256": sha256, **_outside(path)}}
+    if origin is not None:
+        content[_ORIGIN] = asdict(origin)
     try:
         with atomic_write(path.parent / RECORD) as temporary:
-            temporary.write_text(content + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):  # a cache that this user may only read
             raise

@@ -23,7 +23,8 @@ class ScannedFile:
     path          the file
     error         why it cannot be read, or is none of these networks; what is below is None then
     architecture  class in `atd.models`
-    name          what it says it is called, or the only registered network of its shape; None: neither
+    name          what it says it is called, whose source has this very file, or the only registered network of its
+                  shape; None: none of these
     task          key of `atd.tasks`; None where neither file nor shape tells
     scale         of the network: output side / input side
     in_channels   1 gray, 3 RGB
@@ -89,7 +90,7 @@ def _described(path: Path, weight_file: WeightFile, sha256: str) -> ScannedFile:
     scale = whole_number(shapes, "upscale", 1)
     if scale != whole_number(config, "upscale", 1):
         raise LoadError(f"{path} says that it enlarges {config.get('upscale')} times, and its tensors {scale} times.")
-    named = weight_file.name or _only_name(architecture, config)
+    named = weight_file.name or registry.name_of_content(sha256) or _only_name(architecture, config)
     row = registry.find(named)
     task = weight_file.task or (row.task.key if row else None)
     if task is None and scale > 1:
@@ -109,6 +110,6 @@ def _described(path: Path, weight_file: WeightFile, sha256: str) -> ScannedFile:
 
 
 def _only_name(architecture: str, config: dict[str, object]) -> str | None:
-    """The registered network of these settings, where there is only one: those for noise and JPEG share theirs."""
-    names = [name for name in registry.list_models() if registry.match(name, architecture, config)]
+    """The registered network of these settings, where there is only one: those for noise or JPEG share theirs."""
+    names = registry.names_of(architecture, config)
     return names[0] if len(names) == 1 else None

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from atd import registry
 from atd.errors import LoadError
-from atd.registry import ModelInfo
+from atd.registry import DriveFile, HttpsFile, HubFile, ModelInfo
 from atd.weights import drive, hub
 from atd.weights.format import SUFFIXES, Params, WeightFile, read_weights
-from atd.weights.integrity import check_file
+from atd.weights.integrity import Origin, check_file
+from atd.weights.transfer import Wanted, fetch, incomplete_file
 
-Place = Callable[[Path, ModelInfo], Path]
-"""Checks that a file holds the weights of a row's network and writes them to the cache; gives the folder."""
+INCOMPLETE = ".incomplete"
+"""Folder of the cache in which files lie that are not whole yet, or not yet found to be the right ones."""
+
+
+class Place(Protocol):
+    """Checks that a file holds the weights of a row's network and writes them to the cache; gives the folder."""
+
+    def __call__(self, file: Path, info: ModelInfo, origin: Origin | None = None) -> Path:
+        """`origin`: what the file is called where it was fetched."""
+        ...
 
 
 def find_weights(
@@ -50,26 +60,21 @@ def find_weights(
 
 
 def fetch_official(info: ModelInfo, source: str, place: Place) -> Path:
-    """Fetch the official weights of `info` from "hub" or "drive" and place them in the cache; gives the folder.
+    """Fetch the official weights of `info` and place them in the cache; gives the folder.
 
-    Weights that are there already are left alone.
+    `source` is "hub", "https" or "drive", or "any": the first of them that has the weights. Weights that are there
+    already are left alone.
     """
     placed = hub.placed_file(info.name)
     if placed.is_file():
         return placed.parent
     if hub.home().is_file():
         raise LoadError(f"The cache {hub.home()} is a file; set ATD_HOME to a folder.")
-    if source == "hub":
-        pinned = hub.official_repository(info)
-        if pinned is None:
-            ways = [
-                f"No hub repository is known for {info.name}; set ATD_HUB_REPO=org/repo@revision, or use --from drive."
-            ]
-            raise LoadError("\n".join([*ways, *_bundled_way(info)]))
-        return place(hub.official_file(info, *pinned), info)
-    if source == "drive":
-        return _from_drive(info, place).parent
-    raise LoadError(f'source is {source!r}; expected "hub" or "drive".')
+    choices = (registry.ANY_SOURCE, *registry.SOURCE_KINDS)
+    if source not in choices:
+        raise LoadError(f"source is {source!r}; expected one of {', '.join(map(repr, choices))}.")
+    file = _official(info, None, False, place, only=None if source == registry.ANY_SOURCE else source)
+    return placed.parent if file == placed else place(file, info)
 
 
 def _named(
@@ -127,30 +132,87 @@ def _from_repository(repo_id: str, revision: str, local_files_only: bool, params
     return read_weights(weights, params)
 
 
-def _official(info: ModelInfo, revision: str | None, local_files_only: bool, place: Place) -> Path:
-    """The official weights: the cache, the hub, the authors' Drive, or one error that names every way."""
+def _official(
+    info: ModelInfo, revision: str | None, local_files_only: bool, place: Place, only: str | None = None
+) -> Path:
+    """The official weights from the cache or the first source that has them, or one error that names every way.
+
+    `only` is the kind of the one source that is meant.
+    """
     placed = hub.placed_file(info.name)
     if revision is None and placed.is_file():
         check_file(placed)
         return placed
-    pinned = hub.official_repository(info, revision)
-    failures: list[str] = []
-    if pinned:
-        try:
-            return hub.official_file(info, *pinned, local_files_only=local_files_only)
-        except LoadError as error:
-            if revision:
-                raise
-            failures.append(str(error))
-    elif revision:
+    if revision and not hub.copies(info, revision):
         raise LoadError(f"revision={revision!r} is one of a hub repository; name it with ATD_HUB_REPO=org/repo.")
     no_requests = local_files_only or hub.offline()
-    if info.sources.drive and drive.available() and not no_requests:
-        try:
-            return _from_drive(info, place)
-        except LoadError as error:
-            failures.append(str(error))
+    failures: list[str] = []
+    for kind in registry.SOURCE_KINDS if only is None else [only]:
+        for attempt in _attempts(info, kind, revision, local_files_only, place):
+            try:
+                return attempt()
+            except LoadError as error:
+                failures.append(str(error))
+    if revision:
+        raise LoadError("\n".join(failures))
+    if only is not None and not failures and not no_requests:
+        failures = [_no_such_source(info, only)]
     raise LoadError("\n".join([_not_here(info, no_requests), *failures, *_ways(info)]))
+
+
+def _attempts(
+    info: ModelInfo, kind: str, revision: str | None, local_files_only: bool, place: Place
+) -> list[Callable[[], Path]]:
+    """What to call for the weights of the sources of one kind; a revision is one of hubs."""
+    if kind == "hub":
+        return [
+            functools.partial(hub.official_file, info, copy, local_files_only=local_files_only)
+            for copy in hub.copies(info, revision)
+        ]
+    source = info.sources.in_order.get(kind)
+    if source is None or isinstance(source, HubFile) or revision or local_files_only or hub.offline():
+        return []
+    return [functools.partial(_fetch_and_place, info, kind, source, place)]
+
+
+def _fetch_and_place(info: ModelInfo, kind: str, source: HttpsFile | DriveFile, place: Place) -> Path:
+    """Fetch a file in its author's format and place it; it gets its name when it is whole, right, and of the network.
+
+    Of two processes that want it, one does the work.
+    """
+    placed = hub.placed_file(info.name)
+    path = hub.home() / INCOMPLETE / f"{info.name}.{kind}.incomplete{Path(source.name).suffix}"
+    beside = 5 * info.parameters  # the copy in our format
+    with incomplete_file(path, info.name) as file:
+        if placed.is_file():
+            return placed
+        if isinstance(source, DriveFile):
+            received = drive.fetch_file(source, file, most=info.largest_file, beside=beside)
+        else:
+            wanted = Wanted(
+                label=source.url,
+                address=source.url,
+                most=info.largest_file,
+                size=source.size,
+                sha256=source.sha256,
+                beside=beside,
+            )
+            received = fetch(wanted, file)
+        origin = Origin(name=source.name, where=source.label, sha256=received.sha256, size=received.size)
+        try:
+            place(path, info, origin)
+        except LoadError:
+            file.discard()
+            raise
+        file.discard()
+    return placed
+
+
+def _no_such_source(info: ModelInfo, only: str) -> str:
+    if only == "hub":
+        return f"No hub repository is known for {info.name}; set ATD_HUB_REPO=org/repo@revision."
+    place = {"https": "No https address is known", "drive": "The authors' Google Drive has no weights"}[only]
+    return f"{place} {'for' if only == 'https' else 'of'} {info.name}."
 
 
 def _not_here(info: ModelInfo, no_requests: bool) -> str:
@@ -163,12 +225,11 @@ def _not_here(info: ModelInfo, no_requests: bool) -> str:
 def _ways(info: ModelInfo) -> list[str]:
     """One sentence for each way to weights, in the order in which they are worth trying."""
     ways: list[str] = []
-    if file := info.sources.drive:
-        if not drive.available():
-            ways.append(f"To fetch them from the authors' Google Drive: {drive.INSTALL_HINT}")
+    file = info.sources.https or info.sources.drive
+    if file is not None:
+        place = file.folder_url if isinstance(file, DriveFile) else file.url
         ways.append(
-            f"To use a file: download {file.name} from {file.folder_url} and run "
-            f"`atd convert {file.name} --as {info.name}`"
+            f"To use a file: download {file.name} from {place} and run `atd convert {file.name} --as {info.name}`"
         )
     ways.append(
         f"To use a hub repository that holds {info.name}/{hub.WEIGHTS_FILE}: set ATD_HUB_REPO=org/repo@revision"
@@ -186,13 +247,3 @@ def _bundled_way(info: ModelInfo) -> list[str]:
         f"{start}: `atd restore -i INPUT -o OUTPUT --model {row.name} --weights bundled`, "
         f'atd.load("{row.name}", weights="bundled")'
     ]
-
-
-def _from_drive(info: ModelInfo, place: Place) -> Path:
-    """Fetch and place the authors' file; it reaches the cache only when it is whole and fits the network."""
-    if info.sources.drive is None:
-        raise LoadError(f"The authors' Google Drive has no weights of {info.name}.")
-    hub.home().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".drive-", dir=hub.home()) as folder:
-        place(drive.download(info.sources.drive, Path(folder)), info)
-    return hub.placed_file(info.name)

@@ -55,6 +55,7 @@ def test_list_shows_the_licence_of_what_would_be_loaded(cache, capsys):
         ("atd_sr_x2", "Apache-2.0"),
         ("atd_light_sr_x2", "LicenseRef-ATD-Bundled-Weights + Apache-2.0"),
         ("atd_u_tiny_color_dn", "LicenseRef-ATD-Bundled-Weights"),
+        ("4xNomos2_hq_atd", "CC-BY-4.0"),
     ]:
         row = column(text, name)
         assert row.endswith(f"  {licences}")
@@ -120,16 +121,17 @@ def test_download_says_that_the_cache_is_a_file_or_cannot_be_written_and_goes_on
     (cache / NAME).write_text("a file where its folder should be")
     assert main(["download", NAME, "atd_light_sr_x3"]) == 1
     errors = capsys.readouterr().err.splitlines()
-    assert errors[0] == f"{NAME}: failed: {cache / NAME}: File exists"
-    assert errors[1].startswith("atd_light_sr_x3: failed: ")
+    assert errors[0].startswith(f"atd: downloading {NAME}/model.safetensors of me/zoo@")
+    assert errors[1] == f"{NAME}: failed: {cache / NAME}: File exists"
+    assert errors[2].startswith("atd_light_sr_x3: failed: ")
 
 
-def test_download_help_tells_that_the_drive_route_is_untried(capsys):
+def test_download_help_tells_that_the_routes_are_untried(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["download", "--help"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "could not be tried against the real Google Drive" in text
+    assert "could be tried against the real Google Drive" in text
 
 
 def test_info_names_folders_versions_and_the_backends_reason(cache, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +24,7 @@ class LoopbackHub:
     requests      one "METHOD path" for every request that came in
     corrupt       paths in a repository whose bodies are sent with their last byte changed
     pause_after   bytes after which a body's transfer stalls until `resume` is set; `paused` tells that it does
+    heard         called with the headers of each request
     distort       (method, status, headers, body) of a file's answer → status, headers and body that are sent instead
     """
 
@@ -35,6 +37,7 @@ class LoopbackHub:
         self.resume = threading.Event()
         self.distort: Callable[[str, int, dict[str, str], bytes], tuple[int, dict[str, str], bytes]] | None = None
         self.uploads: dict[str, bytes] = {}
+        self.heard: Callable[[Message], object] | None = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -112,6 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _received(self) -> tuple[str, bytes]:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
+        if self.hub.heard:
+            self.hub.heard(self.headers)
         return path, self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def _resolve(self, with_body: bool) -> None:
@@ -146,7 +151,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(
         self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", with_body: bool = True
     ) -> None:
-        headers = {**(headers or {}), "Content-Length": str(len(body))}
+        headers = headers or {}
+        asked = self.headers.get("Range")
+        if status == 200 and asked and self.headers.get("If-Range") == headers.get("ETag") is not None:
+            first = int(asked.removeprefix("bytes=").removesuffix("-"))
+            headers = {**headers, "Content-Range": f"bytes {first}-{len(body) - 1}/{len(body)}"}
+            status, body = 206, body[first:]
+        headers = {**headers, "Content-Length": str(len(body))}
         if self.hub.distort and self.command in ("GET", "HEAD"):
             status, headers, body = self.hub.distort(self.command, status, headers, body)
             # What is wrong about sizes is seen when the connection ends, and not after a time.

@@ -34,7 +34,8 @@ def test_the_readmes_table_is_short_and_names_every_family():
     assert len(lines) <= 15
     for info in INFOS:
         family = re.sub(r"\d+$", "", info.name)
-        assert any(line.startswith(f"| `{family}") for line in lines), info.name
+        start = f"| `{family}" if info.author is None else "| `4x"
+        assert any(line.startswith(start) and (info.author is None or info.name in line) for line in lines), info.name
     assert any("| bundled |" in line for line in lines)
 
 
@@ -45,8 +46,10 @@ def rows(text, name):
 def test_table_holds_every_network_and_every_published_score():
     text = score_tables.full_tables()
     for info in INFOS:
-        lines = [line for line in rows(text, info.name) if "| official |" in line]
-        assert len(lines) == bool(info.sources.drive or info.sources.hub), info.name
+        whose = "official" if info.author is None else "community"
+        lines = [line for line in rows(text, info.name) if f"| {whose} |" in line]
+        assert len(lines) == bool(info.sources.in_order), info.name
+        assert info.author is None or (info.good_for in text and info.author in text)
         for psnr, ssim in info.scores.values():
             cell = f"{psnr:.2f}" if ssim is None else f"{psnr:.2f} / {ssim:.4f}"
             assert f" {cell} |" in lines[0], info.name

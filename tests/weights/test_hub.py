@@ -152,6 +152,82 @@ def test_a_truncated_safetensors_on_the_hub_is_refused(hub, model):
         atd.load(MODEL)
 
 
+@pytest.mark.parametrize("tag", ["absolute", "climbing", "of another file"])
+def test_what_a_hostile_hub_names_files_by_is_no_path(hub, model, tmp_path, tag):
+    """huggingface_hub 2.4 takes ETags for names in its cache, and an absolute one leads out of it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    names = {"absolute": str(outside / "evil"), "climbing": "../../../../outside/evil", "of another file": "0" * 64}
+    hub.commit(MODEL, files_of(model))
+    before = {path for path in tmp_path.rglob("*") if "hf" not in path.relative_to(tmp_path).parts[:1]}
+
+    def hostile(method, status, headers, body):
+        name = names[tag]
+        said = {
+            "ETag": f'"{name}"',
+            "X-Linked-Etag": f'"{name}"',
+            "Content-Disposition": f"attachment; filename={name}",
+        }
+        return status, {**headers, **said}, body
+
+    hub.distort = hostile
+    if tag == "of another file":
+        with pytest.raises(LoadError, match=r"SHA-256 [0-9a-f]{64}, expected 0000"):
+            atd.load(MODEL)
+    else:
+        assert torch.equal(output(atd.load(MODEL)), output(model))
+    after = {path for path in tmp_path.rglob("*") if "hf" not in path.relative_to(tmp_path).parts[:1]}
+    assert after == before
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+@pytest.mark.parametrize("commit", ["/tmp/evil", "../../../../outside", "", "main", "f" * 39])
+def test_a_commit_that_is_none_is_refused_for_a_branch_and_not_needed_for_a_commit(hub, model, tmp_path, commit):
+    revision = hub.commit(MODEL, files_of(model))
+    hub.distort = lambda method, status, headers, body: (status, {**headers, "X-Repo-Commit": commit}, body)
+    with pytest.raises(LoadError, match="does not say of which commit"):
+        atd.load(f"{MODEL}@main")
+    assert not list(hub_module.hub_cache().rglob("*.safetensors"))
+    assert torch.equal(output(atd.load(f"{MODEL}@{revision}")), output(model))
+
+
+def test_a_revision_that_climbs_out_of_the_cache_is_refused(hub):
+    for revision in ("../../x", "/tmp/x", "a//b", "."):
+        with pytest.raises(LoadError, match="is none; expected a commit, a tag or a branch"):
+            hub_module.hub_file(MODEL, revision, "model.safetensors")
+    assert hub.requests == []
+
+
+def test_the_cache_is_one_that_huggingface_hub_reads(hub, model, monkeypatch):
+    """Its own functions find our files, for branch and commit, and fetch nothing more."""
+    from huggingface_hub import hf_hub_download, scan_cache_dir
+
+    revision = hub.commit(MODEL, files_of(model))
+    atd.load(MODEL)
+    hub.requests.clear()
+    for name in ("main", revision):
+        path = hf_hub_download(
+            MODEL, "model.safetensors", revision=name, cache_dir=hub_module.hub_cache(), local_files_only=True
+        )
+        assert same_weights(atd.load(path), model)
+    assert hub.requests == []
+    (repository,) = scan_cache_dir(hub_module.hub_cache()).repos
+    assert repository.repo_id == MODEL
+    assert {file.file_name for commit in repository.revisions for file in commit.files} == {
+        "config.json",
+        "model.safetensors",
+    }
+
+
+def test_the_token_goes_to_the_hub(hub, model, monkeypatch):
+    hub.commit(MODEL, files_of(model))
+    seen = []
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.heard = seen.append
+    atd.load(MODEL)
+    assert {headers["Authorization"] for headers in seen} == {"Bearer hf_secret"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_download_leaves_no_file_behind(hub, model, how):
@@ -250,7 +326,7 @@ def test_what_the_hub_lacks_is_told_with_the_other_ways(hub, official, monkeypat
     monkeypatch.setenv("ATD_HUB_REPO", f"{ZOO}@{revision}")
     with pytest.raises(LoadError) as caught:
         atd.load("atd_light_sr_x3")
-    for part in ("no file atd_light_sr_x3/model.safetensors", "atd convert", "atd-restoration[drive]"):
+    for part in ("no file atd_light_sr_x3/model.safetensors", "Google Drive", "atd convert", "--weights bundled"):
         assert part in str(caught.value)
 
 

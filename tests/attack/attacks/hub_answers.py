@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 from loopback_hub import LoopbackHub
 
 import atd
+from atd.weights import transfer
 from attacks import byte_mutators
 from attacks.environment import environment
 from attacks.runner import Case, Cases, Wrong
@@ -67,8 +69,8 @@ def _odd_commit(status: int, headers: Headers, body: bytes, random: Random) -> t
 
 
 def _odd_tag(status: int, headers: Headers, body: bytes, random: Random) -> tuple[int, Headers, bytes]:
-    # Not paths: huggingface_hub (2.4) takes a tag for a name in its cache, and writes where a hub tells it to.
-    tags = ['""', '"x"', '"' + "0" * 64 + '"', "W/", '"' + "x" * 4000 + '"']
+    # Paths too: huggingface_hub (2.4) would take a tag for a name in its cache.
+    tags = ['""', '"x"', '"' + "0" * 64 + '"', "W/", '"' + "x" * 4000 + '"', '"/tmp/escaped"', '"../../../../escaped"']
     return status, {**headers, "ETag": random.choice(tags)}, body
 
 
@@ -84,7 +86,11 @@ def cases(random: Random, folder: Path) -> Cases:
     files = {path.name: path.read_bytes() for path in Path(saved).iterdir()}
     homes = {"HF_HOME": str(folder / "home" / "hf"), "ATD_HOME": str(folder / "home" / "atd")}
     absent = dict.fromkeys(("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "ATD_HUB_REPO"))
-    with LoopbackHub() as hub, environment(HF_ENDPOINT=hub.url, **homes, **absent):
+    with (
+        LoopbackHub() as hub,
+        environment(HF_ENDPOINT=hub.url, **homes, **absent),
+        patch.object(transfer, "PAUSES", (0.0,)),
+    ):
         hub.commit("org/net", files)
         yield Case("no fault", lambda: _load(hub, None, (), network, folder, random), 60)
         while True:
