@@ -216,9 +216,16 @@ def _address(repository: str, revision: str, filename: str) -> str:
 
 def _cached(repository: str, revision: str, filename: str) -> object:
     """Path of the file in the cache, `_CACHED_NO_EXIST` when the repository is known to lack it, else None."""
+    # Asked without the client first: `atd list` asks this of every network, and should not wait for its import.
+    if not _folder_of(repository).is_dir():
+        return None
     from huggingface_hub import try_to_load_from_cache
 
     return try_to_load_from_cache(repository, filename, cache_dir=hub_cache(), revision=revision)
+
+
+def _folder_of(repository: str) -> Path:
+    return hub_cache() / f"models--{repository.replace('/', '--')}"
 
 
 def _headers() -> Mapping[str, str]:
@@ -239,7 +246,7 @@ class _Place:
 
     @property
     def storage(self) -> Path:
-        return hub_cache() / f"models--{self.repository.replace('/', '--')}"
+        return _folder_of(self.repository)
 
     @property
     def incomplete(self) -> Path:
