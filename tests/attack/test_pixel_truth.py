@@ -101,6 +101,6 @@ def test_no_seed_is_left_out_by_a_pillow_that_lacks_a_codec():
 
 def test_each_reader_has_its_say(tmp_path):
     counts = Counter(reader for seed in SEEDS.values() for reader in readings_of(seed, tmp_path / f"in{seed.ending}"))
-    assert counts.keys() == {"our PNG decoder", "our PNM decoder", "tifffile", "OpenCV", "Pillow"}
+    assert counts.keys() == {"our PNG decoder", "our PNM decoder", "our TIFF decoder", "tifffile", "OpenCV", "Pillow"}
     assert min(counts.values()) >= 4
     assert sum(counts.values()) > 1.8 * len(SEEDS)
