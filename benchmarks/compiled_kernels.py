@@ -241,6 +241,8 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     shapes = published_shapes()
+    if unknown := sorted({*(args.shapes or ())} - shapes.keys()):
+        parser.error(f"no layers are called {', '.join(unknown)}; there are {', '.join(shapes)}")
     index, count = args.share
     names = [name for name in shapes if not args.shapes or name in args.shapes]
     numbers = "registers  stack  shared   code   loop  warps  wgmma  mma  loads  wide"

@@ -439,9 +439,12 @@ def attend_backward(
             qkv, order, bias, scale, output, log_sum, grad_output, delta, grad_qkv, grad_scale,
             *groups.sizes(qkv), **constants,
         )  # fmt: skip
+        # Two sums and two maps at once: with 64 queries a step they do not fit the registers (4000 bytes of a thread
+        # spilled by triton 3.8 for ATD's windows and capability 8.0, 56 with 32).
+        of_keys = {**constants, "BLOCK_Q": min(constants["BLOCK_Q"], 32)}
         _key_backward[(heads * blocks["K"],)](
             qkv, order, bias, scale, log_sum, grad_output, delta, grad_qkv, grad_tail,
-            *groups.sizes(qkv), **constants,
+            *groups.sizes(qkv), **of_keys,
         )  # fmt: skip
         grad_table = _table_gradient(qkv, bias, log_sum, grad_output, delta, groups, constants)
     if order is not None and groups.pad:
