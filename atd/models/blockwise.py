@@ -30,6 +30,7 @@ from atd.models.layers import (
     TokenDictionaryAttention,
     WindowAttention,
 )
+from atd.models.plain import are_untouched
 from atd.ops.backend import is_plain_inference, resolve
 from atd.ops.category_attention import group_rows
 from atd.ops.category_feedforward import convolve_lines
@@ -48,8 +49,6 @@ _KNOWN_PARTS = {
     CategoryAttention, ConvFFN, DepthwiseConv, IndexedWindowAttention, TokenDictionaryAttention, WindowAttention,
     nn.Conv2d, nn.InstanceNorm1d, nn.LayerNorm, nn.Linear, nn.Sequential,
 }  # fmt: skip
-# Where torch keeps the hooks of a module.
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 def serves(layers: Sequence[DictionaryLayer], x: Tensor) -> bool:
@@ -67,9 +66,7 @@ def is_plain(layer: DictionaryLayer) -> bool:
     return (
         type(layer).forward is DictionaryLayer.forward
         and all(type(part) in _KNOWN_PARTS for part in parts[1:])
-        and not any("forward" in vars(part) or any(vars(part)[hooks] for hooks in _HOOKS) for part in parts)
-        and vars(layer).get("_compiled_call_impl") is None
-        and all(type(parameter) is nn.Parameter for parameter in layer.parameters())
+        and are_untouched(parts)
     )
 
 

@@ -30,7 +30,7 @@ class WeightCache(Generic[Value]):
 
     def get(self, module: nn.Module, weights: Iterable[Tensor], make: Callable[[], Value]) -> Value:
         """The value of ``module``, from ``make()`` where ``weights`` are not those that it was made of."""
-        state = tuple(_state(weight) for weight in weights)
+        state = tuple(map(tensor_state, weights))
         with self._lock:
             entry = self._entries.get(module)
         if entry is not None and entry[0] == state:
@@ -52,7 +52,8 @@ class WeightCache(Generic[Value]):
             self._entries.pop(module, None)
 
 
-def _state(weight: Tensor) -> tuple[object, ...]:
+def tensor_state(tensor: Tensor) -> tuple[object, ...]:
+    """What changes when a tensor becomes another, moves in memory, or is changed by what autograd counts."""
     # Tensors of inference mode count nothing, and may be changed in that mode alone.
-    version = -1 if weight.is_inference() else weight._version
-    return id(weight), weight.data_ptr(), version, weight.dtype, weight.device
+    version = -1 if tensor.is_inference() else tensor._version
+    return id(tensor), tensor.data_ptr(), version, tensor.dtype, tensor.device

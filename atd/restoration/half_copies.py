@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from atd.models import RestorationModel
+from atd.models.plain import are_untouched
+from atd.models.weight_cache import tensor_state
 
 _STAY_FLOAT32 = ("relative_position_bias_table", "attn_atd.scale", "logit_scale")
 """Parameters, by the ends of their names, that meet only float32 sums: rounding them would save nothing. What is
 computed in float32 whatever the weights are, the networks see to themselves: categories, statistics of a LayerNorm, the
 image."""
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 class _Copy(NamedTuple):
@@ -57,23 +58,20 @@ def _is_plain(network: nn.Module) -> bool:
     return (
         isinstance(network, RestorationModel)
         and all(type(part).__module__.startswith(("atd.models.", "torch.nn.modules.")) for part in parts)
-        and not any("forward" in vars(part) or any(vars(part)[hooks] for hooks in _HOOKS) for part in parts)
-        and all(vars(part).get("_compiled_call_impl") is None for part in parts)
-        and all(type(parameter) is nn.Parameter for parameter in network.parameters())
+        and are_untouched(parts)
     )
 
 
 def _state(network: nn.Module) -> tuple[object, ...]:
     """What changes when a tensor of the network does, or its mode.
 
-    Version counters tell of changes in place, but for those through ``.data``, which the norms tell of.
+    Changes in place that autograd does not count, as those through ``.data``, the norms tell of.
     """
     tensors = [*network.parameters(), *network.buffers()]
-    counters: list[object] = [(tensor.data_ptr(), tensor._version, tensor.device) for tensor in tensors]
     floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
     # One kernel for many tensors, and one wait for the device.
     norms: Sequence[Tensor] = torch._foreach_norm(floating)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-    return network.training, *counters, *(float(norm) for norm in torch.stack(list(norms)).cpu())
+    return network.training, *map(tensor_state, tensors), *(float(norm) for norm in torch.stack(list(norms)).cpu())
 
 
 def _cast(network: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -34,6 +34,13 @@ def test_the_network_itself_is_never_changed(family):
     assert half_copy(model, BF16) is not model
 
 
+def test_a_network_made_in_inference_mode_has_a_copy_too():
+    with torch.inference_mode():
+        model = small("ATD")
+    assert half_copy(model, BF16) is not None
+    assert torch.equal(restored(model), restored(small("ATD")))
+
+
 def test_threads_share_one_copy(monkeypatch):
     model, made, cast = small("ATD"), [], half_copies._cast
     monkeypatch.setattr(half_copies, "_cast", lambda *args: made.append(cast(*args)) or made[-1])
