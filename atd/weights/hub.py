@@ -186,27 +186,23 @@ def hub_file(
     if cached is _CACHED_NO_EXIST:
         raise MissingFileError(f"The hub repository {repository} has no file {filename} at {revision}.")
     if isinstance(cached, str):
-        path = Path(cached)
-    else:
-        if local_files_only or offline():
-            why = "local_files_only=True" if local_files_only else "HF_HUB_OFFLINE"
-            raise LoadError(
-                f"{repository}@{revision} has no {filename} in the cache {hub_cache()} and {why} forbids fetching it; "
-                "load it once with a connection, or give the path of a local copy."
-            )
-        place = _Place(repository, revision, filename)
-        wanted = Wanted(
-            label=label,
-            address=_address(repository, revision, filename),
-            most=most if filename.endswith(".safetensors") else _MOST_OF_CONFIG,
-            size=size,
-            sha256=sha256,
-            headers=_headers(),
-            hub=endpoint(),
+        return _checked(Path(cached), sha256, label)
+    if local_files_only or offline():
+        why = "local_files_only=True" if local_files_only else "HF_HUB_OFFLINE"
+        raise LoadError(
+            f"{repository}@{revision} has no {filename} in the cache {hub_cache()} and {why} forbids fetching it; "
+            "load it once with a connection, or give the path of a local copy."
         )
-        path = _download(place, wanted)
-    _check_hash(path, sha256, label)
-    return path
+    wanted = Wanted(
+        label=label,
+        address=_address(repository, revision, filename),
+        most=most if filename.endswith(".safetensors") else _MOST_OF_CONFIG,
+        size=size,
+        sha256=sha256,
+        headers=_headers(),
+        hub=endpoint(),
+    )
+    return _download(_Place(repository, revision, filename), wanted)
 
 
 def _address(repository: str, revision: str, filename: str) -> str:
@@ -291,7 +287,7 @@ def _download(place: _Place, wanted: Wanted) -> Path:
         with incomplete_file(place.incomplete, wanted.label) as file:
             cached = _cached(repository, revision, filename)  # by the process that was waited for
             if isinstance(cached, str):
-                return Path(cached)
+                return _checked(Path(cached), wanted.sha256, wanted.label)
             received = fetch(wanted, file)
             if received.answer is None:  # interrupted when it was whole: of which commit it is, nobody knows any more
                 file.discard()
@@ -352,16 +348,15 @@ def _tags(headers: Sequence[Message], name: str) -> list[str]:
     return [tag for tag in tags if _SHA256.fullmatch(tag)]
 
 
-def _check_hash(path: Path, sha256: str | None, what: str) -> None:
+def _checked(path: Path, sha256: str | None, what: str) -> Path:
+    """A file of the cache, compared with the hash that is known of it and the one that it is called by."""
     blob = path.resolve()
     expected = {value for value in (sha256, blob.name if _SHA256.fullmatch(blob.name) else None) if value}
-    if not expected:
-        return
-    actual = file_sha256(path)
-    if expected != {actual}:
+    if expected and expected != {actual := file_sha256(path)}:
         path.unlink()
         blob.unlink(missing_ok=True)
         raise LoadError(
             f"{what} has the SHA-256 {actual}, expected {' and '.join(sorted(expected))}; the file was removed from "
             f"the cache, so load again to fetch it anew."
         )
+    return path

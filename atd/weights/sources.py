@@ -209,10 +209,11 @@ def _fetch_and_place(info: ModelInfo, kind: str, source: HttpsFile | DriveFile, 
 
 
 def _no_such_source(info: ModelInfo, only: str) -> str:
-    if only == "hub":
-        return f"No hub repository is known for {info.name}; set ATD_HUB_REPO=org/repo@revision."
-    place = {"https": "No https address is known", "drive": "The authors' Google Drive has no weights"}[only]
-    return f"{place} {'for' if only == 'https' else 'of'} {info.name}."
+    return {
+        "hub": f"No hub repository is known for {info.name}; set ATD_HUB_REPO=org/repo@revision.",
+        "https": f"No https address is known for {info.name}.",
+        "drive": f"The authors' Google Drive has no weights of {info.name}.",
+    }[only]
 
 
 def _not_here(info: ModelInfo, no_requests: bool) -> str:

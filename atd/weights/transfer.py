@@ -42,6 +42,10 @@ class WrongFileError(LoadError):
     """What the server has is not the file that is known."""
 
 
+class UnknownContentError(WrongFileError):
+    """All bytes are there, and they are not those that are known."""
+
+
 class StatusError(LoadError):
     """The server refused.
 
@@ -206,11 +210,12 @@ def fetch(wanted: Wanted, file: IncompleteFile) -> Received:
         NotEnoughDiskError: it does not fit.
     """
     continued = file.length > 0
-    answer = _fetch_all(wanted, file)
-    if continued and wanted.sha256 not in (None, file_sha256(file.path)):  # the beginning was another file's
-        file.discard()
-        answer = _fetch_all(wanted, file)
-    return _checked(wanted, file, answer)
+    try:
+        return _checked(wanted, file, _fetch_all(wanted, file))
+    except UnknownContentError:
+        if not continued:
+            raise
+    return _checked(wanted, file, _fetch_all(wanted, file))  # the beginning was another file's
 
 
 def adopt(path: Path, wanted: Wanted, file: IncompleteFile) -> Received:
@@ -234,7 +239,7 @@ def _checked(wanted: Wanted, file: IncompleteFile, answer: Answer | None) -> Rec
     sha256 = file_sha256(file.path)
     if wanted.sha256 not in (None, sha256):
         file.discard()
-        raise WrongFileError(
+        raise UnknownContentError(
             f"{wanted.label} has the SHA-256 {sha256}, expected {wanted.sha256}: it is another file, or was changed on "
             "its way. Nothing was kept."
         )
