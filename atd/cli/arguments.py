@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,6 +123,13 @@ def add_backend(container: Container) -> None:
         metavar="NAME",
         help=f"implementation: {', '.join(BACKENDS)} (default: the fastest that runs here)",
     )
+
+
+def chosen_backend(args: argparse.Namespace) -> AbstractContextManager[object]:
+    """``--backend`` while the block runs; without it, the backend that the environment or nobody has chosen."""
+    from atd import ops
+
+    return ops.use(args.backend) if args.backend else contextlib.nullcontext()
 
 
 def add_tiling(container: Container) -> None:

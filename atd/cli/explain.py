@@ -51,14 +51,13 @@ def add_parser(subparsers: Subcommands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit status."""
-    from atd import ops
     from atd.cli.networks import DEFAULT_MODEL
     from atd.errors import InputError
     from atd.explanation import explain
     from atd.explanation.files import write_explanation
 
     weights = args.weights or (None if args.model else "bundled")
-    with ops.use(args.backend or "auto"):
+    with arguments.chosen_backend(args):
         explanation = explain(
             args.model or DEFAULT_MODEL, args.image, weights=weights, crop=args.crop, device=args.device
         )

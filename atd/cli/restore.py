@@ -138,11 +138,9 @@ def add_parser(subparsers: Subcommands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit status."""
-    from atd import ops
     from atd.restoration.sharding import joined_shard
 
-    chosen_backend = ops.use(args.backend) if args.backend else contextlib.nullcontext()
-    with chosen_backend, joined_shard() as shard:
+    with arguments.chosen_backend(args), joined_shard() as shard:
         return restore_jobs(args, shard)
 
 
@@ -150,9 +148,10 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     """Restore this process's share of the files; the exit status."""
     from atd.images import SaveOptions
     from atd.images.decoding import silence_libtiff
+    from atd.images.image import LARGEST_INPUT
     from atd.restoration.batch import label_of, needs_network, plan_jobs, run_jobs
     from atd.restoration.network import scale_of
-    from atd.restoration.options import LARGEST_INPUT, FileOptions, RestoreOptions
+    from atd.restoration.options import FileOptions, RestoreOptions
     from atd.restoration.progress import progress_callback
     from atd.restoration.runner import tell_tile_size
     from atd.system import as_dtype

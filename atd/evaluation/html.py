@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
 
 import numpy as np
-from PIL import Image
+
+from atd.images.data_uri import data_uri
 
 Panels = Sequence[tuple[str, np.ndarray]]
 """Captions and images, uint8 (H, W) or (H, W, 3)."""
@@ -83,7 +82,4 @@ def slider(left: tuple[str, np.ndarray], right: tuple[str, np.ndarray]) -> str:
 
 def _img(panel: tuple[str, np.ndarray]) -> str:
     caption, image = panel
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "WEBP", lossless=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{escape(caption)}" draggable="false" src="data:image/webp;base64,{data}">'
+    return f'<img alt="{escape(caption)}" draggable="false" src="{data_uri(image)}">'

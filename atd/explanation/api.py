@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from atd.errors import InputError
 from atd.explanation.maps import Explanation, LayerMaps
 from atd.images import from_pil, open_image, samples_to_tensor, tensor_to_samples
+from atd.images.image import LARGEST_INPUT
 from atd.models import RestorationModel
 from atd.models.layer_events import LookupEvent, recording
 from atd.models.layers import DictionaryLayer
@@ -61,6 +62,7 @@ def explain(
     Raises:
         InputError (a ValueError): an argument or the image is not what is described above; the image, or its `crop`,
             has more than 2²⁰ pixels; or the network is not one of this library.
+        ImageError (a ValueError): a file cannot be read, or its header claims more pixels than `atd.restore` takes.
         LoadError: the named model cannot be loaded.
         NotEnoughMemoryError: the image does not go through whole, or its maps do not fit into the free RAM.
     """
@@ -73,13 +75,13 @@ def explain(
     layers = _layers(network)
     pixels = _cropped(_pixels(image), crop)
     _check_memory(pixels, list(layers))
-    records: list[tuple[str, LayerMaps]] = []
+    padded = -(-pixels.shape[0] // network.size_multiple) * network.size_multiple
+    maps: list[LayerMaps] = []
 
     def record(event: LookupEvent) -> None:
         assert isinstance(event.layer, DictionaryLayer)
-        padded = -(-pixels.shape[0] // network.size_multiple) * network.size_multiple
         side = padded // event.grid[0]
-        records.append((layers[event.layer], _maps(event, event.layer, layers[event.layer], pixels.shape, side)))
+        maps.append(_maps(event, event.layer, layers[event.layer], pixels.shape, side))
 
     def run(x: Tensor) -> Tensor:
         return restore_tensor(network, x[0], tile=None, dtype=dtype)[None]
@@ -87,10 +89,9 @@ def explain(
     with recording(record):
         through_network(run, _colour(samples_to_tensor(pixels)[None]), channels_of(network))
     # Where half precision overflows, the network runs a second time in float32, and that result counts.
-    records = records[-len(layers) :]
-    assert {name for name, _ in records} == set(layers.values())
-    label = network.name or network.architecture
-    return Explanation(label, _eight_bits(pixels), tuple(maps for _, maps in records))
+    maps = maps[-len(layers) :]
+    assert {layer.name for layer in maps} == set(layers.values())
+    return Explanation(network.name or network.architecture, _eight_bits(pixels), tuple(maps))
 
 
 def _layers(network: nn.Module) -> dict[DictionaryLayer, str]:
@@ -103,7 +104,7 @@ def _pixels(image: str | os.PathLike[str] | Image.Image | np.ndarray | Tensor) -
     """(h, w, c) of uint8, uint16 or float32."""
     if isinstance(image, str | os.PathLike):
         with open_image(Path(image)) as file:
-            check_size(file, None)
+            check_size(file, LARGEST_INPUT)
             return file.decode().pixels
     if isinstance(image, Image.Image):
         return from_pil(image).pixels

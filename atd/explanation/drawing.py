@@ -29,6 +29,8 @@ class Panel(NamedTuple):
 
     caption: str
     image: Colours
+    colour: NDArray[np.uint8] | None = None
+    """Of a square before the caption; None: there is none."""
 
 
 def palette(entries: int) -> Colours:
@@ -85,12 +87,11 @@ def layer_sheet(explanation: Explanation, number: int) -> Image.Image:
         Panel("categories", categories(layer, shape)),
         Panel("cosine to the own category's entry\nblack 0, white 1", similarities(layer, shape)),
     ]
+    colours = palette(layer.entries)
     for entry in layer.largest(_MOST_MEMBERS):
-        share = counts[entry] / layer.category.size
-        caption = f"category {entry}: {share:.1%} of the tokens"
-        panels.append(Panel(caption, highlighted(image, layer.members(entry), layer)))
-    title = f"{explanation.label}, layer {number}: {layer.name}"
-    return sheet(title, panels, colours=[None, None, None, *(palette(layer.entries)[layer.largest(_MOST_MEMBERS)])])
+        caption = f"category {entry}: {counts[entry] / layer.category.size:.1%} of the tokens"
+        panels.append(Panel(caption, highlighted(image, layer.members(entry), layer), colours[entry]))
+    return sheet(f"{explanation.label}, layer {number}: {layer.name}", panels)
 
 
 def pixel_sheet(explanation: Explanation, x: int, y: int) -> Image.Image:
@@ -108,8 +109,8 @@ def pixel_sheet(explanation: Explanation, x: int, y: int) -> Image.Image:
     return sheet(f"{explanation.label}: the pixel {x}, {y}, layer by layer", panels)
 
 
-def sheet(title: str, panels: Sequence[Panel], *, colours: Sequence[NDArray[np.uint8] | None] = ()) -> Image.Image:
-    """Panels in rows under a title; a colour of `colours` is shown as a square before the caption of its panel."""
+def sheet(title: str, panels: Sequence[Panel]) -> Image.Image:
+    """Panels in rows under a title."""
     font = ImageFont.load_default(12)
     columns = min(len(panels), 5)
     height = max(panel.image.shape[0] * _PANEL // max(panel.image.shape[:2]) for panel in panels) or 1
@@ -123,8 +124,8 @@ def sheet(title: str, panels: Sequence[Panel], *, colours: Sequence[NDArray[np.u
         left, top = _MARGIN + index % columns * cell[0], 32 + index // columns * cell[1]
         result.paste(_fitted(panel.image), (left, top))
         indent = 0
-        if index < len(colours) and (colour := colours[index]) is not None:
-            draw.rectangle((left, top + height + 3, left + 10, top + height + 13), fill=tuple(map(int, colour)))
+        if panel.colour is not None:
+            draw.rectangle((left, top + height + 3, left + 10, top + height + 13), fill=tuple(map(int, panel.colour)))
             indent = 16
         draw.multiline_text((left + indent, top + height), panel.caption, "black", font, spacing=2)
     return result

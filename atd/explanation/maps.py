@@ -54,10 +54,13 @@ class LayerMaps:
         Raises:
             InputError: there is no such entry.
         """
-        query = self._inside(self.grid_query)
         if entry is None:
-            return np.einsum("hwr,hwr->hw", query, self.key[self.category])
-        return query @ self.key[self._checked(entry)]
+            return self._inside(self.grid_similarity())
+        return self._inside(self.grid_query) @ self.key[self._checked(entry)]
+
+    def grid_similarity(self) -> NDArray[np.float32]:
+        """(H, W), the whole grid: cosine of each token's query and the key of its own category."""
+        return np.einsum("hwr,hwr->hw", self.grid_query, self.key[self.grid_category])
 
     def members(self, entry: int) -> NDArray[np.bool_]:
         """(rows, columns): the tokens of the category `entry`.

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from html import escape
 from importlib import resources
 
 import numpy as np
-from PIL import Image
 
 from atd.explanation.drawing import palette
 from atd.explanation.maps import Explanation, LayerMaps
+from atd.images.data_uri import data_uri
 
 
 def page(explanation: Explanation) -> str:
     """The page; `page.html` beside this module says how it works."""
     entries = max(layer.entries for layer in explanation.layers)
     data = {
-        "image": _data_uri(explanation.image),
+        "image": data_uri(explanation.image),
         "width": explanation.image.shape[1],
         "height": explanation.image.shape[0],
         "palette": palette(entries).tolist(),
@@ -40,19 +38,13 @@ def _layer(layer: LayerMaps) -> dict[str, object]:
         "columns": columns,
         "group": layer.group_size,
         "entries": layer.entries,
-        "map": _data_uri(_packed(layer)),
+        "map": data_uri(_packed(layer)),
     }
 
 
 def _packed(layer: LayerMaps) -> np.ndarray:
     """The whole grid as an RGB image: low and high byte of the category, and its cosine in 1/255."""
     category = layer.grid_category
-    similarity = np.einsum("hwr,hwr->hw", layer.grid_query, layer.key[category]).clip(0, 1)
+    similarity = layer.grid_similarity().clip(0, 1)
     packed = np.stack([category & 255, category >> 8, (similarity * 255).round()], axis=2)
     return packed.astype(np.uint8)
-
-
-def _data_uri(image: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 SAMPLE_PEAKS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535}
 """Full intensity of integer samples; that of float samples is 1."""
 
+LARGEST_INPUT = 178_956_970
+"""Pixels of a file, beyond which Pillow refuses it too: few bytes may claim any size, and cost weeks."""
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -83,6 +86,20 @@ def narrowed(pixels: np.ndarray) -> np.ndarray:
     if pixels.min() < 0 or pixels.max() > SAMPLE_PEAKS[np.dtype(np.uint16)]:
         raise ImageError("32-bit integer samples beyond 65535 cannot be restored: convert the image to 16 bits first")
     return pixels.astype(np.uint16)
+
+
+def array_samples(array: np.ndarray) -> np.ndarray:
+    """An array that a caller gave as an image, as (h, w, c) of uint8, uint16 or float32.
+
+    Raises:
+        InputError: its shape or type is none of an image.
+    """
+    if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] > 4):
+        raise InputError(f"expected an array (h, w) or (h, w, 1|2|3|4), got shape {array.shape}")
+    if array.dtype not in SAMPLE_PEAKS and array.dtype.kind != "f":
+        raise InputError(f"expected an array of uint8, uint16 or float in [0, 1], got {array.dtype}")
+    samples = array.reshape(*array.shape[:2], -1)
+    return samples.astype(np.float32) if array.dtype.kind == "f" else samples
 
 
 def samples_to_tensor(pixels: np.ndarray) -> Tensor:

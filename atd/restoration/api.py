@@ -27,10 +27,11 @@ from atd.images import (
     to_pil,
     write_image,
 )
+from atd.images.image import LARGEST_INPUT, array_samples
 from atd.restoration import streaming
 from atd.restoration.channels import AlphaUpsampler
 from atd.restoration.network import check_device, scale_of, warn_of_gray_noise
-from atd.restoration.options import LARGEST_INPUT, FileOptions, RestoreOptions, Tile
+from atd.restoration.options import FileOptions, RestoreOptions, Tile
 from atd.restoration.plan import check_size, output_size, passes, plan_file, require_ram_for
 from atd.restoration.progress import Callback, TileCounter, progress_callback
 from atd.restoration.runner import Source, count_tiles, strips
@@ -351,19 +352,14 @@ def _restore_array(
 
 
 def array_pixels(array: np.ndarray) -> np.ndarray:
-    """An array that a caller gave as an image, as (h, w, c) of uint8, uint16 or float32.
+    """As `atd.images.image.array_samples`; float samples may leave [0, 1] a little, as noise does.
 
     Raises:
         InputError: it is no image; the message says why.
     """
-    if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] > 4):
-        raise InputError(f"expected an array (h, w) or (h, w, 1|2|3|4), got shape {array.shape}")
-    if array.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)) and array.dtype.kind != "f":
-        raise InputError(f"expected an array of uint8, uint16 or float in [0, 1], got {array.dtype}")
-    pixels = array.reshape(*array.shape[:2], -1)
+    pixels = array_samples(array)
     if array.dtype.kind == "f":
         _check_float(float(array.min()), float(array.max()))
-        pixels = pixels.astype(np.float32)
     return pixels
 
 

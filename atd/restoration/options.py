@@ -10,6 +10,7 @@ import torch
 
 from atd.errors import InputError
 from atd.images import SaveOptions
+from atd.images.image import LARGEST_INPUT
 from atd.restoration.channels import ALPHA_UPSAMPLERS, AlphaUpsampler
 
 Tile = int | None | Literal["auto"]
@@ -18,8 +19,6 @@ Tile = int | None | Literal["auto"]
 
 LARGEST_OUTSCALE = 1000
 """Beyond it, a slip of the finger is likelier than an image that anyone wants."""
-LARGEST_INPUT = 178_956_970
-"""Pixels of a file, beyond which Pillow refuses it too: few bytes may claim any size, and cost weeks."""
 
 
 @dataclass(frozen=True, kw_only=True)

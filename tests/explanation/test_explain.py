@@ -5,18 +5,11 @@ import numpy_networks
 import pytest
 import torch
 from PIL import Image
-from small_networks import FAMILIES, small
+from small_networks import FAMILIES, photo, small
 
 import atd
 from atd import ops
 from atd.errors import InputError
-
-
-def photo(height=9, width=14):
-    """A small image with edges and slopes, (h, w, 3) uint8."""
-    rows, columns = np.mgrid[:height, :width]
-    channels = [rows * 20 % 256, columns * 15 % 256, (rows // 3 + columns // 4) % 2 * 200]
-    return np.stack(channels, axis=2).astype(np.uint8)
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from browser import inspect
 from PIL import Image
-from small_networks import small
-from test_explain import photo
+from small_networks import photo, small
 
 import atd
 from atd.cli import main
@@ -110,3 +109,11 @@ def test_the_command_writes_images_arrays_and_the_page(tmp_path, capsys):
         np.testing.assert_array_equal(arrays[f"{layer.name}.category"], layer.category)
     assert main([*arguments, "--crop", "2,3,20,16", "--at", "20,5"]) == 2
     assert "--at 20,5 does not lie in the 20×16 pixels" in capsys.readouterr().err
+
+
+def test_the_command_leaves_the_backend_that_was_chosen_before(tmp_path, capsys):
+    Image.fromarray(photo()).save(tmp_path / "photo.png")
+    small("ATD").save_pretrained(tmp_path / "net")
+    with atd.ops.use("triton"):  # which needs a card
+        assert main(["explain", str(tmp_path / "photo.png"), "-o", str(tmp_path), "-n", str(tmp_path / "net")]) == 2
+    assert "triton" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Small networks of every family with random parameters, for tests that are about files rather than images."""
 
+import numpy as np
 import torch
 
 from atd import ATD, ATDCVPR, ATDU, ATDReal
@@ -28,6 +29,13 @@ def small(family: str, seed: int = 0, **overrides) -> RestorationModel:
 def image(model: RestorationModel, height: int = 9, width: int = 14) -> torch.Tensor:
     """A batch of one random image for `model`."""
     return torch.rand(1, model.in_channels, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def photo(height=9, width=14):
+    """A small picture with edges and slopes, (h, w, 3) uint8."""
+    rows, columns = np.mgrid[:height, :width]
+    channels = [rows * 20 % 256, columns * 15 % 256, (rows // 3 + columns // 4) % 2 * 200]
+    return np.stack(channels, axis=2).astype(np.uint8)
 
 
 def output(model: RestorationModel) -> torch.Tensor:
