@@ -15,10 +15,7 @@ from atd.advice.results import Advice
 from atd.errors import ImageError, InputError
 from atd.images import ImageData, from_pil, open_image
 from atd.images.decoding import decoding
-from atd.images.image import SAMPLE_PEAKS
-
-LARGEST_PICTURE = 178_956_970
-"""Pixels of the largest file that is looked at: Pillow's limit, as few bytes may claim any size."""
+from atd.images.image import LARGEST_INPUT, array_samples
 
 
 def advise(image: str | os.PathLike[str] | Image.Image | np.ndarray) -> Advice:
@@ -48,7 +45,7 @@ def advise(image: str | os.PathLike[str] | Image.Image | np.ndarray) -> Advice:
 def _of_file(path: Path) -> Advice:
     with open_image(path) as file:
         height, width, _ = file.header.shape
-        if height * width > LARGEST_PICTURE:
+        if height * width > LARGEST_INPUT:
             raise ImageError(f"{path} has {width}x{height} pixels, more than are looked at: ask for a part of it")
         decoded = file.decode()
     try:
@@ -72,16 +69,10 @@ def _advice(decoded: ImageData, *, source: str | None, header: Image.Image | Non
 
 
 def _checked(array: np.ndarray) -> np.ndarray:
-    """(h, w, c) of a type that is known."""
-    pixels = array[:, :, None] if array.ndim == 2 else array
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or 0 in pixels.shape:
-        raise InputError(f"expected an array (h, w) or (h, w, 1|2|3|4) with a pixel at least, got {array.shape}")
-    if pixels.dtype.kind == "f":
-        if not (pixels.min() >= 0 and pixels.max() <= 1):
-            raise InputError(f"expected floats in [0, 1], got {pixels.min():g} to {pixels.max():g}")
-        return pixels.astype(np.float32)
-    if pixels.dtype not in SAMPLE_PEAKS:
-        raise InputError(f"expected samples of uint8, uint16 or float, got {array.dtype}")
+    """(h, w, c) of a type that is known; floats lie in [0, 1]."""
+    pixels = array_samples(array)
+    if pixels.dtype.kind == "f" and not (pixels.min() >= 0 and pixels.max() <= 1):
+        raise InputError(f"expected floats in [0, 1], got {pixels.min():g} to {pixels.max():g}")
     return pixels
 
 

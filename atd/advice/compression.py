@@ -1,7 +1,7 @@
 """What JPEG has done to a picture: from the tables in the file, or from the pixels that it has left.
 
 The Independent JPEG Group's library (libjpeg) scales one table of quantisation steps by a quality from 1 to 100
-(`jpeg_quality_scaling` in its jcparam.c; the table is K.1 of ITU-T T.81). A decoded picture betrays the steps: its DCT
+(`atd.images.jpeg_tables`). A decoded picture betrays the steps: its DCT
 coefficients are multiples of them, as nobody has rounded them otherwise since (Fan and de Queiroz, "Identification of
 Bitmap Compression History: JPEG Detection and Quantizer Estimation", IEEE TIP 12(2), 2003). How sure that is:
 `python -m benchmarks.advice jpeg`.
@@ -18,26 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atd.advice.windows import Samples
+from atd.images.jpeg_tables import LUMINANCE, steps_at
 
 LEAST_AGREEMENT = 0.2
 """Of coefficients with the multiples of a table's steps, from -1 to 1, that is no chance."""
 FEWEST_COEFFICIENTS = 100
 MOST_BLOCKS = 4096
 _BLOCKS_FOR_GRID, _QUALITIES_FOR_GRID = 256, range(10, 97, 3)
-
-# Table K.1 of ITU-T T.81: steps for luma, rows of rising vertical frequency.
-_LUMA_STEPS = np.array(
-    [
-        [16, 11, 10, 16, 24, 40, 51, 61],
-        [12, 12, 14, 19, 26, 58, 60, 55],
-        [14, 13, 16, 24, 40, 57, 69, 56],
-        [14, 17, 22, 29, 51, 87, 80, 62],
-        [18, 22, 37, 56, 68, 109, 103, 77],
-        [24, 35, 55, 64, 81, 104, 113, 92],
-        [49, 64, 78, 87, 103, 121, 120, 101],
-        [72, 92, 95, 98, 112, 100, 103, 99],
-    ]
-)
 
 
 class TableQuality(NamedTuple):
@@ -48,16 +35,12 @@ class TableQuality(NamedTuple):
     """Whether it is libjpeg's own table; otherwise another program's, and this quality has the nearest."""
 
 
-def luma_steps(quality: int) -> NDArray[np.int64]:
-    """libjpeg's (8, 8) quantisation steps for luma at a quality of 1 to 100."""
-    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-    return np.clip((_LUMA_STEPS * scale + 50) // 100, 1, 255)
-
-
 def quality_of_table(steps: Sequence[int]) -> TableQuality:
     """The quality whose table is `steps`, 64 of them row by row, or the nearest by the mean ratio of the steps."""
     table = np.asarray(steps, np.float64).reshape(8, 8)
-    distances = [float(np.abs(np.log(np.maximum(table, 1) / luma_steps(quality))).mean()) for quality in range(1, 101)]
+    distances = [
+        float(np.abs(np.log(np.maximum(table, 1) / steps_at(quality, LUMINANCE))).mean()) for quality in range(1, 101)
+    ]
     best = int(np.argmin(distances))
     return TableQuality(best + 1, distances[best] == 0)
 
@@ -136,7 +119,7 @@ def _agreements(coefficients: NDArray[np.float32], qualities: Iterable[int]) -> 
     agreements: dict[int, float] = {}
     magnitudes = np.abs(coefficients)
     for quality in qualities:
-        steps = luma_steps(quality)[_low_frequencies()].astype(np.float32)
+        steps = steps_at(quality, LUMINANCE)[_low_frequencies()].astype(np.float32)
         kept = (magnitudes > steps / 2) & (steps > 1)
         count = int(kept.sum())
         if count >= FEWEST_COEFFICIENTS:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atd.cli import arguments
+from atd.cli.progress import image_bar
 from atd.cli.streams import one_line, say
 from atd.errors import InputError
 from atd.tasks import KEYS, RealWorld, SuperResolution, make_task
@@ -81,17 +81,10 @@ def run(args: argparse.Namespace) -> int:
     if not enlarging and task.level is None:
         raise InputError("--task denoise needs --sigma" if args.task == "denoise" else "--task jpeg needs --quality")
 
-    from huggingface_hub.utils import tqdm
-
     from atd.degrade import RealWorld as Faults
     from atd.training.degraded_pairs import degrade_folder
 
-    with tqdm(unit="image", disable=not sys.stderr.isatty()) as bar:
-
-        def progress(count: int, total: int) -> None:
-            bar.total = total
-            bar.update(count - bar.n)
-
+    with image_bar() as progress:
         done = degrade_folder(
             args.input,
             args.output,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atd.cli import arguments
+from atd.cli.progress import image_bar
 from atd.cli.streams import one_line, say
 
 if TYPE_CHECKING:
@@ -66,16 +66,9 @@ def add_parser(subparsers: Subcommands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit status."""
-    from huggingface_hub.utils import tqdm
-
     from atd.training import prepare
 
-    with tqdm(unit="image", disable=not sys.stderr.isatty()) as bar:
-
-        def progress(count: int, total: int) -> None:
-            bar.total = total
-            bar.update(count - bar.n)
-
+    with image_bar() as progress:
         if args.kind == "sr":
             done = prepare.prepare_sr(args.input, args.output, args.name, args.scale, args.lr, args.workers, progress)
         else:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
-import torch
 
 from atd.degrade.published import Border, RandomSource, add_noise, bicubic_downscale, jpeg
 from atd.degrade.real_world import RealWorld
 from atd.degrade.steps import degrade_batch
 from atd.errors import InputError
+from atd.images import samples_to_tensor, tensor_to_samples
 from atd.tasks import Denoising, SuperResolution, Task
 from atd.tasks import RealWorld as RealWorldTask
 
@@ -48,7 +48,7 @@ def _as_photo(clean: np.ndarray, scale: int, generator: RandomSource | None) -> 
         generator = np.random.default_rng(zlib.crc32(clean.tobytes()))
     elif not isinstance(generator, np.random.Generator):
         raise InputError("the faults of photos are drawn from a numpy.random.Generator, not from a RandomState")
-    image = torch.as_tensor(np.array(clean if clean.ndim == 3 else clean[..., None]), device="cpu").movedim(2, 0)
-    degraded = degrade_batch(image[None].float() / 255, [RealWorld().draw(generator)], scale)[0]
-    pixels = (degraded * 255).round().to(torch.uint8).movedim(0, 2).numpy()
+    image = samples_to_tensor(clean if clean.ndim == 3 else clean[..., None])
+    degraded = degrade_batch(image[None], [RealWorld().draw(generator)], scale)[0]
+    pixels = tensor_to_samples(degraded, clean.dtype)
     return pixels if clean.ndim == 3 else pixels[..., 0]

@@ -10,33 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from atd.errors import InputError
+from atd.images.jpeg_tables import CHROMINANCE, LUMINANCE, Table, steps_at
 
 Subsampling = Literal["4:2:0", "4:4:4"]
 """Chroma at half the resolution in both directions, or at the whole."""
-
-# ITU-T T.81, tables K.1 and K.2.
-_LUMINANCE = (
-    (16, 11, 10, 16, 24, 40, 51, 61),
-    (12, 12, 14, 19, 26, 58, 60, 55),
-    (14, 13, 16, 24, 40, 57, 69, 56),
-    (14, 17, 22, 29, 51, 87, 80, 62),
-    (18, 22, 37, 56, 68, 109, 103, 77),
-    (24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101),
-    (72, 92, 95, 98, 112, 100, 103, 99),
-)
-_CHROMINANCE = (
-    (17, 18, 24, 47, 99, 99, 99, 99),
-    (18, 21, 26, 66, 99, 99, 99, 99),
-    (24, 26, 56, 99, 99, 99, 99, 99),
-    (47, 66, 99, 99, 99, 99, 99, 99),
-    *[(99, 99, 99, 99, 99, 99, 99, 99)] * 4,
-)
 
 # Fixed-point fractions: of the DCT in units of 2^-13, of the colour conversion in units of 2^-16.
 _DCT_BITS, _PASS_BITS, _COLOUR_BITS = 13, 2, 16
@@ -63,12 +46,12 @@ def jpeg_batch(images: Tensor, qualities: Sequence[int], subsampling: Subsamplin
     if subsampling not in ("4:2:0", "4:4:4"):
         raise InputError(f"subsampling must be 4:2:0 or 4:4:4, got {subsampling!r}")
     samples = images.int()
-    luminance = _quantisation(_LUMINANCE, qualities, images.device)
+    luminance = _quantisation(LUMINANCE, qualities, images.device)
     if images.shape[1] == 1:
         return _code(samples, luminance).to(torch.uint8)
     y, chroma = _from_rgb(samples)
     y = _code(y, luminance)
-    chrominance = _quantisation(_CHROMINANCE, qualities, images.device)
+    chrominance = _quantisation(CHROMINANCE, qualities, images.device)
     if subsampling == "4:4:4":
         chroma = _code(chroma, chrominance)
     else:
@@ -78,11 +61,10 @@ def jpeg_batch(images: Tensor, qualities: Sequence[int], subsampling: Subsamplin
     return _to_rgb(y, chroma).to(torch.uint8)
 
 
-def _quantisation(table: tuple[tuple[int, ...], ...], qualities: Sequence[int], device: torch.device) -> Tensor:
-    """(n, 1, 1, 1, 8, 8): the steps of each image, `jpeg_quality_scaling` with 8-bit tables."""
-    percent = torch.tensor([5000 // q if q < 50 else 200 - 2 * q for q in qualities], dtype=torch.int32)
-    steps = (torch.tensor(table, dtype=torch.int32) * percent[:, None, None] + 50) // 100
-    return steps.clamp(1, 255)[:, None, None, None].to(device)
+def _quantisation(table: Table, qualities: Sequence[int], device: torch.device) -> Tensor:
+    """(n, 1, 1, 1, 8, 8) int32: the steps of each image."""
+    steps = np.stack([steps_at(quality, table) for quality in qualities])
+    return torch.as_tensor(steps.astype(np.int32), device=device)[:, None, None, None]
 
 
 def _from_rgb(rgb: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,12 +63,18 @@ def _reference(
     features: Tensor | None,
     category: Tensor | None,
 ) -> Tensor:
-    y = F.gelu(hidden)
-    if features is not None and category is not None:
-        y = torch.cat([y, gather_rows(features, category).to(y.dtype)], dim=-1)
+    y = _activated(hidden, features, category)
     image = rearrange(y, "b (h w) c -> b c h w", h=grid[0], w=grid[1]).contiguous()
     image = F.gelu(F.conv2d(image, weight, bias, padding=_margin(weight), groups=image.shape[1]))
     return y + rearrange(image, "b c h w -> b (h w) c")
+
+
+def _activated(hidden: Tensor, features: Tensor | None, category: Tensor | None) -> Tensor:
+    """(b, h·w, E + T): what the convolution takes."""
+    y = F.gelu(hidden)
+    if features is None or category is None:
+        return y
+    return torch.cat([y, gather_rows(features, category).to(y.dtype)], dim=-1)
 
 
 def _margin(weight: Tensor) -> int:
@@ -85,9 +91,7 @@ def _channels_last(
     category: Tensor | None,
 ) -> Tensor:
     """The tokens already are a channels-last image: no transposed copy is made on either side of the convolution."""
-    y = F.gelu(hidden)
-    if features is not None and category is not None:
-        y = torch.cat([y, gather_rows(features, category).to(y.dtype)], dim=-1)
+    y = _activated(hidden, features, category)
     batch, tokens, channels = y.shape
     image = y.view(batch, *grid, channels).permute(0, 3, 1, 2)
     image = F.conv2d(image, weight, bias, padding=_margin(weight), groups=channels)

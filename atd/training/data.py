@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from atd import degrade
 from atd.errors import ImageError, InputError, RecipeError
-from atd.images import files
+from atd.images import files, samples_to_tensor
 from atd.images.gray import GrayFromColour, opencv_gray, rounded_gray
 from atd.models import RestorationModel
 from atd.tasks import Denoising, JpegArtefacts, RealWorld, SuperResolution, Task, make_task
@@ -97,6 +97,15 @@ def find_images(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if path.suffix.lower() in files.SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
+
+
+def check_output_names(images: Sequence[Path], names: Sequence[object]) -> None:
+    """Refuse, with an `InputError`, images of which two would get the same name."""
+    seen: dict[object, Path] = {}
+    for path, name in zip(images, names, strict=True):
+        if name in seen:
+            raise InputError(f"{seen[name]} and {path} would get the same output name: rename one of them")
+        seen[name] = path
 
 
 def read_pixels(path: Path, channels: int, gray_from_colour: GrayFromColour = "standard") -> np.ndarray:
@@ -392,20 +401,20 @@ class Patches(Dataset[tuple[torch.Tensor, ...]]):
         symmetry = int(rng.integers(8))
         target = _turn(target, symmetry)
         if lr is not None:
-            return _to_tensor(_turn(lr, symmetry)), _to_tensor(target)
+            return samples_to_tensor(_turn(lr, symmetry)), samples_to_tensor(target)
         # Its own random numbers, so that the other draws of a sample are the same with and without gray patches.
         if self.gray_share and np.random.default_rng([self.seed, 2, sample]).random() < self.gray_share:
             target = rounded_gray(target)[..., None]
         degraded = degrade.for_task(target, self.source.degradation.draw(rng), rng)
         shape = (self.patch, self.patch, self.source.channels)
-        return _to_tensor(np.broadcast_to(degraded, shape)), _to_tensor(np.broadcast_to(target, shape))
+        return samples_to_tensor(np.broadcast_to(degraded, shape)), samples_to_tensor(np.broadcast_to(target, shape))
 
     def _photo(
         self, sample: int, index: int, rng: np.random.Generator, photos: PhotoFaults
     ) -> tuple[torch.Tensor, ...]:
         """A patch with the faults of a photo. All are cut from what surrounds them when all is done, then turned."""
         pixels, (top, left) = self.source.region(index, rng, self.patch, photos.context)
-        plain = clean = _to_tensor(pixels)[None]
+        plain = clean = samples_to_tensor(pixels)[None]
         if photos.sharpen:
             clean = degrade.sharpen(clean)
         scale, side = self.source.degradation.task.scale, self.patch
@@ -426,12 +435,6 @@ def _turn(image: np.ndarray, symmetry: int) -> np.ndarray:
     """One of the eight flips and rotations of a square, copied into contiguous memory."""
     image = np.rot90(image, symmetry % 4)
     return np.ascontiguousarray(image[:, ::-1] if symmetry >= 4 else image)
-
-
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    """(h, w, c), uint8 or float32 in [0, 1] → (c, h, w) float32."""
-    tensor = torch.as_tensor(np.array(image)).movedim(2, 0)
-    return tensor.float().div_(255) if image.dtype == np.uint8 else tensor
 
 
 class _Batches:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from atd import degrade
 from atd.degrade import RealWorld, RealWorldDraw
 from atd.errors import AtdError, ImageError, InputError
+from atd.images import samples_to_tensor, tensor_to_samples
 from atd.system import atomic_write, check_exists
 from atd.tasks import Denoising, JpegArtefacts, SuperResolution, Task
 from atd.tasks import RealWorld as RealWorldTask
 from atd.training.contact_sheet import ContactSheet, format_of
-from atd.training.data import find_images, read_pixels
+from atd.training.data import check_output_names, find_images, read_pixels
 
 CLEAN, DEGRADED, PARAMETERS = "hr", "lq", "degradations.jsonl"
 """In the output folder: clean images, degraded ones of the same names, and a line of JSON for each pair."""
@@ -73,7 +73,9 @@ def degrade_folder(
     images = [source] if source.is_file() else find_images(source)
     if not images:
         raise InputError(f"no images in {source}")
-    names = _names(images, source.parent if source.is_file() else source)
+    folder = source.parent if source.is_file() else source
+    names = [path.relative_to(folder).with_suffix(".png") for path in images]
+    check_output_names(images, names)
     if sheet:
         format_of(sheet)
     shown = ContactSheet.places(len(images)) if sheet else []
@@ -114,13 +116,15 @@ def _pair(path: Path, task: Task, rng: np.random.Generator, crop: int, sharpen: 
     if not clean.size:
         raise ImageError(f"smaller than {scale} pixels, of which nothing is left at 1/{scale}")
     if sharpen:
-        clean = _pixels(degrade.sharpen(_tensor(clean)))
+        clean = tensor_to_samples(degrade.sharpen(samples_to_tensor(clean)[None])[0], clean.dtype)
     side = max(crop // scale, 1 if crop else 0)  # of the degraded crop
     lengths: tuple[int, ...] = clean.shape[:2]
     top, left = (int(rng.integers(max(length // scale - side, 0) + 1)) if side else 0 for length in lengths)
     if isinstance(task, RealWorldTask):
         draw = faults.draw(rng)
-        degraded = _pixels(degrade.degrade_batch(_tensor(clean), [draw], scale))
+        degraded = tensor_to_samples(
+            degrade.degrade_batch(samples_to_tensor(clean)[None], [draw], scale)[0], clean.dtype
+        )
         parameters, label = dataclasses.asdict(draw), label_of(draw)
     else:
         made = degrade.for_task(clean, task, rng)
@@ -152,24 +156,6 @@ def label_of(draw: RealWorldDraw) -> str:
             f"{order.compression.format} {order.compression.quality}",
         ]
     return ", ".join(parts)
-
-
-def _tensor(image: np.ndarray) -> torch.Tensor:
-    return torch.as_tensor(np.ascontiguousarray(image)).movedim(2, 0)[None].float() / 255
-
-
-def _pixels(images: torch.Tensor) -> np.ndarray:
-    return (images[0] * 255).round().to(torch.uint8).movedim(0, 2).numpy()
-
-
-def _names(images: Sequence[Path], folder: Path) -> list[Path]:
-    names = [path.relative_to(folder).with_suffix(".png") for path in images]
-    seen: dict[Path, Path] = {}
-    for path, name in zip(images, names, strict=True):
-        if name in seen:
-            raise InputError(f"{seen[name]} and {path} would get the same output name: rename one of them")
-        seen[name] = path
-    return names
 
 
 def _write(image: np.ndarray, path: Path) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 from atd import degrade
 from atd.errors import AtdError, ImageError, InputError
 from atd.system import atomic_write, check_exists
-from atd.training.data import find_images, image_size, read_pixels
+from atd.training.data import check_output_names, find_images, image_size, read_pixels
 
 SUB_IMAGE, SUB_STEP = 480, 240  # HR pixels; divisible by the scales 2, 3 and 4
 LARGE, PATCH, OVERLAP = 1200, 768, 128
@@ -127,17 +127,15 @@ def _warn_of_reduced(folders: list[Path], images: list[Path]) -> None:
 
 
 def _images_of(folders: list[Path]) -> list[Path]:
-    seen: dict[str, Path] = {}
+    images: list[Path] = []
     for folder in folders:
         check_exists(folder)
-        images = find_images(folder)
-        if not images:
+        own = find_images(folder)
+        if not own:
             raise InputError(f"no images in {folder}")
-        for path in images:
-            if path.stem in seen:
-                raise InputError(f"{seen[path.stem]} and {path} would get the same output name: rename one of them")
-            seen[path.stem] = path
-    return list(seen.values())
+        images += own
+    check_output_names(images, [path.stem for path in images])
+    return images
 
 
 def _run(

@@ -8,8 +8,9 @@ from advice_pictures import KODAK, crop_of, jpeg_file, with_noise
 from PIL import Image, ImageFilter
 
 import atd
-from atd.advice.compression import luma_steps, quality_of_table
+from atd.advice.compression import quality_of_table
 from atd.advice.recommendations import NOISY
+from atd.images.jpeg_tables import LUMINANCE, steps_at
 
 FILTERS = (Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 
@@ -38,7 +39,7 @@ def test_tables_of_libjpeg_give_the_quality_exactly():
 
 @pytest.mark.parametrize("quality", [20, 50, 75, 85])
 def test_tables_of_other_programs_give_the_nearest_quality(quality):
-    steps = luma_steps(quality).ravel()
+    steps = steps_at(quality, LUMINANCE).ravel()
     steps = np.clip(steps + np.random.default_rng(quality).integers(-1, 2, 64), 1, 255).tolist()
     file = io.BytesIO()
     crop_of(KODAK[0]).save(file, "JPEG", qtables=[steps, steps])
