@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import html
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
+
+from loopback_server import LoopbackHandler, LoopbackServer
 
 Sent = tuple[int, dict[str, str], bytes]
 
@@ -25,7 +25,7 @@ class Request:
         return self.headers.get("range")
 
 
-class LoopbackFiles:
+class LoopbackFiles(LoopbackServer):
     """`with LoopbackFiles() as server:` serves until the block ends.
 
     files         {path: content, or a function of the request that gives status, headers and body}
@@ -33,39 +33,20 @@ class LoopbackFiles:
     drops         the connection of each next answer is closed after so many bytes of the body
     ranges        whether Range is understood
     tags          whether files have ETags
-    pause_after   bytes after which a body's transfer stalls until `resume` is set; `paused` tells that it does
     sent          bytes of bodies that were handed to the system
     """
 
     def __init__(self) -> None:
+        super().__init__(_Handler)
         self.files: dict[str, bytes | Callable[[Request], Sent]] = {}
         self.requests: list[Request] = []
         self.drops: list[int] = []
         self.ranges = self.tags = True
-        self.pause_after: int | None = None
-        self.paused = threading.Event()
-        self.resume = threading.Event()
         self.sent = 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"served": self}))
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> LoopbackFiles:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.resume.set()
-        self._server.shutdown()
-        self._server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LoopbackHandler):
     served: LoopbackFiles
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
     def do_GET(self) -> None:
         server = self.served
@@ -90,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         drop = server.drops.pop(0) if server.drops and status in (200, 206) else None
         with contextlib.suppress(OSError):
-            self._write(body if drop is None else body[:drop])
+            self.send(body if drop is None else body[:drop])
 
     def _part(self, request: Request, headers: dict[str, str], body: bytes) -> Sent:
         """The part of a file that is asked for."""
@@ -104,18 +85,10 @@ class _Handler(BaseHTTPRequestHandler):
             return 416, {**headers, "Content-Range": f"bytes */{len(body)}"}, b""
         return 206, {**headers, "Content-Range": f"bytes {first}-{len(body) - 1}/{len(body)}"}, body[first:]
 
-    def _write(self, body: bytes) -> None:
-        server, pause = self.served, self.served.pause_after
-        if pause is not None and len(body) > pause:
-            self.wfile.write(body[:pause])
-            server.sent += pause
-            self.wfile.flush()
-            server.paused.set()
-            server.resume.wait(60)
-            body = body[pause:]
+    def send_part(self, body: bytes) -> None:
         for start in range(0, len(body), 1 << 16):
             self.wfile.write(body[start : start + (1 << 16)])
-            server.sent += len(body[start : start + (1 << 16)])
+            self.served.sent += len(body[start : start + (1 << 16)])
 
 
 QUOTA = """<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body><p>Sorry, you can't view

@@ -4,12 +4,12 @@ import base64
 import contextlib
 import hashlib
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+from loopback_server import LoopbackHandler, LoopbackServer
 
 
 @dataclass
@@ -18,38 +18,23 @@ class Repository:
     refs: dict[str, str] = field(default_factory=dict)
 
 
-class LoopbackHub:
+class LoopbackHub(LoopbackServer):
     """`with LoopbackHub() as hub:` serves until the block ends; HF_ENDPOINT=hub.url points the client at it.
 
     requests      one "METHOD path" for every request that came in
     corrupt       paths in a repository whose bodies are sent with their last byte changed
-    pause_after   bytes after which a body's transfer stalls until `resume` is set; `paused` tells that it does
     heard         called with the headers of each request
     distort       (method, status, headers, body) of a file's answer → status, headers and body that are sent instead
     """
 
     def __init__(self) -> None:
+        super().__init__(_Handler)
         self.repositories: dict[str, Repository] = {}
         self.requests: list[str] = []
         self.corrupt: set[str] = set()
-        self.pause_after: int | None = None
-        self.paused = threading.Event()
-        self.resume = threading.Event()
         self.distort: Callable[[str, int, dict[str, str], bytes], tuple[int, dict[str, str], bytes]] | None = None
         self.uploads: dict[str, bytes] = {}
         self.heard: Callable[[Message], object] | None = None
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> "LoopbackHub":
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.resume.set()
-        self._server.shutdown()
-        self._server.server_close()
 
     def commit(self, repository: str, files: dict[str, bytes], branch: str = "main") -> str:
         """Add `files` to the branch and return the new commit's hash."""
@@ -61,12 +46,8 @@ class LoopbackHub:
         return digest
 
 
-class _Handler(BaseHTTPRequestHandler):
-    hub: LoopbackHub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+class _Handler(LoopbackHandler):
+    served: LoopbackHub
 
     def do_HEAD(self) -> None:
         self._resolve(with_body=False)
@@ -76,7 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         path, body = self._received()
-        self.hub.uploads[path.rpartition("/")[2]] = body
+        self.served.uploads[path.rpartition("/")[2]] = body
         self._answer(200)
 
     def do_POST(self) -> None:
@@ -84,8 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             request = json.loads(body)
             name = f"{request['organization']}/{request['name']}" if request.get("organization") else request["name"]
-            self.hub.repositories.setdefault(name, Repository())
-            self._json({"url": f"{self.hub.url}/{name}"})
+            self.served.repositories.setdefault(name, Repository())
+            self._json({"url": f"{self.served.url}/{name}"})
         elif path == "/api/validate-yaml":
             self._json({"warnings": [], "errors": []})
         elif "/preupload/" in path:
@@ -96,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.endswith("/info/lfs/objects/batch"):
             objects = json.loads(body)["objects"]
             for item in objects:
-                item["actions"] = {"upload": {"href": f"{self.hub.url}/lfs/{item['oid']}"}}
+                item["actions"] = {"upload": {"href": f"{self.served.url}/lfs/{item['oid']}"}}
             self._json({"transfer": "basic", "objects": objects})
         elif "/commit/" in path:
             repository, _, branch = path.removeprefix("/api/models/").partition("/commit/")
@@ -106,17 +87,17 @@ class _Handler(BaseHTTPRequestHandler):
                 if entry["key"] == "file":
                     files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
                 elif entry["key"] == "lfsFile":
-                    files[entry["value"]["path"]] = self.hub.uploads[entry["value"]["oid"]]
-            oid = self.hub.commit(repository, files, branch)
-            self._json({"commitUrl": f"{self.hub.url}/{repository}/commit/{oid}", "commitOid": oid})
+                    files[entry["value"]["path"]] = self.served.uploads[entry["value"]["oid"]]
+            oid = self.served.commit(repository, files, branch)
+            self._json({"commitUrl": f"{self.served.url}/{repository}/commit/{oid}", "commitOid": oid})
         else:
             self._answer(404)
 
     def _received(self) -> tuple[str, bytes]:
         path = unquote(urlsplit(self.path).path)
-        self.hub.requests.append(f"{self.command} {path}")
-        if self.hub.heard:
-            self.hub.heard(self.headers)
+        self.served.requests.append(f"{self.command} {path}")
+        if self.served.heard:
+            self.served.heard(self.headers)
         return path, self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def _resolve(self, with_body: bool) -> None:
@@ -126,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"id": path.split("/revision/")[0].removeprefix("/api/models/"), "xetEnabled": False})
             return
         name, found, rest = path.removeprefix("/").partition("/resolve/")
-        repository = self.hub.repositories.get(name) if found else None
+        repository = self.served.repositories.get(name) if found else None
         if repository is None:
             self._answer(404, {"X-Error-Code": "RepoNotFound"})
             return
@@ -141,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         large = file.endswith(".safetensors")
         etag = hashlib.sha256(body).hexdigest() if large else hashlib.sha1(body).hexdigest()
-        if file in self.hub.corrupt:
+        if file in self.served.corrupt:
             body = body[:-1] + bytes([body[-1] ^ 0xFF])
         self._answer(200, {"X-Repo-Commit": commit, "ETag": f'"{etag}"'}, body, with_body)
 
@@ -158,8 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {**headers, "Content-Range": f"bytes {first}-{len(body) - 1}/{len(body)}"}
             status, body = 206, body[first:]
         headers = {**headers, "Content-Length": str(len(body))}
-        if self.hub.distort and self.command in ("GET", "HEAD"):
-            status, headers, body = self.hub.distort(self.command, status, headers, body)
+        if self.served.distort and self.command in ("GET", "HEAD"):
+            status, headers, body = self.served.distort(self.command, status, headers, body)
             # What is wrong about sizes is seen when the connection ends, and not after a time.
             self.close_connection = True
         self.send_response(status)
@@ -169,11 +150,4 @@ class _Handler(BaseHTTPRequestHandler):
         if not with_body:
             return
         with contextlib.suppress(OSError):  # the client may go away: some tests are about that
-            pause = self.hub.pause_after
-            if pause is not None and len(body) > pause:
-                self.wfile.write(body[:pause])
-                self.wfile.flush()
-                self.hub.paused.set()
-                self.hub.resume.wait(60)
-                body = body[pause:]
-            self.wfile.write(body)
+            self.send(body)
