@@ -13,22 +13,21 @@ from atd import ops
 from atd.restoration.memory import estimate
 from benchmarks.cases import Variant, build, run_network
 from benchmarks.gpu.case import Case, Context, Figures
+from benchmarks.gpu.one_pass import ONE_OF_EACH
 from benchmarks.gpu.timing import overrides_of, peak_bytes
 from benchmarks.memory import is_twin
-
-_ONE_OF_EACH = ("atd_sr_x4", "atd_cvpr_sr_x4", "atd_real_sr_x4", "atd_u_color_dn25")
 
 
 def pixels(context: Context) -> Iterator[Case]:
     """Every network of the registry that is not another one's twin, in every dtype."""
-    names = [name for name in atd.list_models() if not is_twin(name)] if context.on_card else _ONE_OF_EACH
+    names = [name for name in atd.list_models() if not is_twin(name)] if context.on_card else list(ONE_OF_EACH.values())
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         for name in names if context.on_card or dtype == torch.float32 else names[:1]:
             for side in context.sizes.memory_sides:
                 label = Variant("triton", dtype).label
                 yield Case(name, f"{side}x{side}", label, partial(per_pixel, context, name, side, dtype))
     for variant in (Variant("reference", torch.float32), Variant("reference", torch.bfloat16, autocast=True)):
-        for name in _ONE_OF_EACH if context.on_card else _ONE_OF_EACH[:1]:
+        for name in list(ONE_OF_EACH.values())[: None if context.on_card else 1]:
             run = partial(of_authors, context, name, context.sizes.memory_sides[-1], variant)
             yield Case(name, f"{context.sizes.memory_sides[-1]}x" * 2, variant.label, run)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-NETWORKS = {
+ONE_OF_EACH = {
     "ATD": "atd_sr_x4",
     "ATDCVPR": "atd_cvpr_sr_x4",
     "ATDReal": "atd_real_sr_x4",
@@ -18,7 +18,7 @@ NETWORKS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("network", choices=ONE_OF_EACH)
     parser.add_argument("--tiny", action="store_true", help="with few channels, on a tiny image")
     parser.add_argument("--backward", action="store_true")
     args = parser.parse_args()
@@ -30,7 +30,7 @@ def main() -> None:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     one_layer = {"depths": [1], "num_heads": [4]}
-    model = atd.create(NETWORKS[args.network], **(REHEARSAL.overrides[args.network] if args.tiny else one_layer))
+    model = atd.create(ONE_OF_EACH[args.network], **(REHEARSAL.overrides[args.network] if args.tiny else one_layer))
     model = model.to(device, torch.bfloat16 if device.type == "cuda" else torch.float32).train(args.backward)
     image = torch.rand(1, model.in_channels, *((8, 12) if args.tiny else (128, 128)), device=device)
     with atd.ops.use("triton"), torch.set_grad_enabled(args.backward):

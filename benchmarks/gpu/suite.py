@@ -13,7 +13,9 @@ from benchmarks.gpu import results
 from benchmarks.gpu.steps import Run, command
 
 ROOT = Path(__file__).parents[2]
-_OUTCOME = re.compile(r"(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (tests/\S+)")
+_OUTCOMES = "PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS"
+# Workers of xdist print the outcome before the test, a single process after it.
+_OUTCOME = re.compile(rf"(?P<before>{_OUTCOMES}) (?P<worker>tests/\S+)|(?P<test>tests/\S+) (?P<after>{_OUTCOMES})")
 _SUMMARY = re.compile(r"^(?:FAILED|ERROR) (tests/\S+)(?: - (.*))?$")
 
 _LAUNCH = "import torch; torch.ones(64, device='cuda').add_(1); torch.cuda.synchronize()"
@@ -68,9 +70,7 @@ def parse(log: str) -> tuple[dict[str, str], dict[str, str]]:
     messages: dict[str, str] = {}
     for line in log.splitlines():
         if found := _OUTCOME.search(line):
-            outcomes[found[2]] = found[1]
-        elif found := re.search(r"(tests/\S+) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)", line):
-            outcomes[found[1]] = found[2]
+            outcomes[found["worker"] or found["test"]] = found["before"] or found["after"]
         if found := _SUMMARY.match(line):
             messages[found[1]] = (found[2] or "")[:400]
     return outcomes, messages

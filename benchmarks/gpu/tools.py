@@ -7,7 +7,7 @@ import shutil
 import sys
 
 from benchmarks.gpu import results
-from benchmarks.gpu.one_pass import NETWORKS
+from benchmarks.gpu.one_pass import ONE_OF_EACH
 from benchmarks.gpu.steps import Run, command
 
 _ERRORS = re.compile(r"ERROR SUMMARY: (\d+) error")
@@ -15,7 +15,7 @@ _ERRORS = re.compile(r"ERROR SUMMARY: (\d+) error")
 
 def check_memory(run: Run) -> None:
     """compute-sanitizer over a forward and backward pass of each family: accesses beyond what was allocated."""
-    for name in NETWORKS:
+    for name in ONE_OF_EACH:
         arguments = [sys.executable, "-m", "benchmarks.gpu.one_pass", name, "--tiny", "--backward"]
         if run.rehearse:
             _rehearse(run, "sanitizer", name, arguments)
