@@ -40,6 +40,7 @@ def add_parser(subparsers: Subcommands) -> None:
             "weights",
             "denoise",
             "jpeg",
+            "strength",
             "outscale",
             "tile",
             "device",
@@ -111,6 +112,13 @@ def add_parser(subparsers: Subcommands) -> None:
 
     work = parser.add_argument_group("computation")
     work.add_argument("-s", "--outscale", type=float, metavar="FACTOR", help="result size / input size, any factor")
+    work.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="0-1",
+        help="how much of a denoiser's or JPEG network's work is wanted: 0 the input, 1 (default) all, else a blend",
+    )
     arguments.add_tiling(work)
     work.add_argument("--batch-size", type=int, default=1, metavar="N", help="tiles per call of the network (1)")
     arguments.add_device(work)
@@ -150,7 +158,7 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     from atd.images.decoding import silence_libtiff
     from atd.images.image import LARGEST_INPUT
     from atd.restoration.batch import label_of, needs_network, plan_jobs, run_jobs
-    from atd.restoration.network import scale_of
+    from atd.restoration.network import check_strength, scale_of
     from atd.restoration.options import FileOptions, RestoreOptions
     from atd.restoration.progress import progress_callback
     from atd.restoration.runner import tell_tile_size
@@ -168,6 +176,7 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
         dtype=as_dtype(args.dtype),
         alpha_upsampler=args.alpha_upsampler,
         max_pixels=LARGEST_INPUT if args.max_pixels is None else args.max_pixels or None,
+        strength=args.strength,
     )
     files = FileOptions(
         save=SaveOptions(quality=args.save_quality, subsampling=args.subsampling),
@@ -190,6 +199,7 @@ def restore_jobs(args: argparse.Namespace, shard: Shard) -> int:
     scale = 1
     if any(needs_network(job, overwrite=args.overwrite) for job in jobs):
         networks.announce()
+        check_strength(networks.get(), options.strength)
         tell_tile_size(networks.get(), options.tile, options.overlap)
         # The networks for colour and for gray, where there are two, have the same.
         scale = scale_of(networks.get())

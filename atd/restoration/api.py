@@ -30,7 +30,7 @@ from atd.images import (
 from atd.images.image import LARGEST_INPUT, array_samples
 from atd.restoration import streaming
 from atd.restoration.channels import AlphaUpsampler
-from atd.restoration.network import check_device, scale_of, warn_of_gray_noise
+from atd.restoration.network import check_device, check_strength, scale_of, warn_of_gray_noise
 from atd.restoration.options import FileOptions, RestoreOptions, Tile
 from atd.restoration.plan import check_size, output_size, passes, plan_file, require_ram_for
 from atd.restoration.progress import Callback, TileCounter, progress_callback
@@ -54,6 +54,7 @@ class RestoreKeywords(TypedDict, total=False):
     dtype: torch.dtype | str | None
     alpha_upsampler: AlphaUpsampler
     max_pixels: int | None
+    strength: float
     progress: bool | Callback
 
 
@@ -83,6 +84,7 @@ def restore(
     dtype: torch.dtype | str | None = None,
     alpha_upsampler: AlphaUpsampler = "network",
     max_pixels: int | None = LARGEST_INPUT,
+    strength: float = 1.0,
     progress: bool | Callback = False,
 ) -> Image.Image | np.ndarray | Tensor:
     """Restore one image, and return the same kind of image.
@@ -110,6 +112,8 @@ def restore(
         alpha_upsampler: what enlarges an alpha channel: "network", as the colour, or "bicubic", which is faster.
         max_pixels: a file of more pixels is refused by its header, before it is decoded, since few bytes may claim any
             size. The default is Pillow's limit, about 13 000 a side; None: no limit.
+        strength: how much of the restoration is wanted, of networks that keep the size: from 0, the input's own pixels,
+            bit for bit, to 1, the network's result; between them both are blended in that proportion, before `outscale`.
         progress: True draws a bar on stderr, where that is a terminal; a callable receives a `TileProgress` after every
             batch of tiles, and cancels the run by raising an exception. Both cover the whole job: all images of a
             batch, all passes.
@@ -133,8 +137,10 @@ def restore(
         dtype=as_dtype(dtype),
         alpha_upsampler=alpha_upsampler,
         max_pixels=max_pixels,
+        strength=strength,
     )
     network = load_network(model, weights, device)
+    check_strength(network, strength)
     with progress_callback(progress) as callback:
         if isinstance(image, str | os.PathLike):
             return _restore_path(network, image, options, callback)
@@ -164,6 +170,7 @@ def restore_file(
     dtype: torch.dtype | str | None = None,
     alpha_upsampler: AlphaUpsampler = "network",
     max_pixels: int | None = LARGEST_INPUT,
+    strength: float = 1.0,
     progress: bool | Callback = False,
     save: SaveOptions | None = None,
     eight_bit: bool = False,
@@ -201,9 +208,11 @@ def restore_file(
         dtype=as_dtype(dtype),
         alpha_upsampler=alpha_upsampler,
         max_pixels=max_pixels,
+        strength=strength,
     )
     files = FileOptions(save=save, eight_bit=eight_bit, stream=stream, resume=resume)
     network = load_network(model, weights, device)
+    check_strength(network, strength)
     with open_image(src, eight_bit=eight_bit) as image:
         plan = plan_file(image, Path(dst), scale_of(network), outscale, files, max_pixels=max_pixels)
         decoded = None if plan.stream else image.decode()
@@ -288,6 +297,8 @@ def restore_image(
     network: nn.Module, image: ImageData, options: RestoreOptions, callback: Callback | None = None
 ) -> ImageData:
     """Restore a decoded image; dtype, channels and metadata stay."""
+    if options.returns_input:
+        return image
     return replace(image, pixels=_restore_pixels(network, image.pixels, options, callback))
 
 
@@ -346,6 +357,8 @@ def _restore_array(
     network: nn.Module, array: np.ndarray, options: RestoreOptions, callback: Callback | None
 ) -> np.ndarray:
     pixels = array_pixels(array)
+    if options.returns_input:
+        return array.copy()
     require_ram_for(pixels.shape, scale_of(network), options.outscale)
     result = _restore_pixels(network, pixels, options, callback)
     return result.reshape(*result.shape[:2], *array.shape[2:]).astype(array.dtype)
@@ -369,6 +382,8 @@ def _restore_tensors(network: nn.Module, x: Tensor, options: RestoreOptions, cal
     if not x.is_floating_point():
         raise InputError(f"expected a float tensor in [0, 1], got {x.dtype}: divide it by its largest value first")
     _check_float(float(x.min()), float(x.max()))
+    if options.returns_input:
+        return x.detach().clone()
     images = x.detach().to("cpu", torch.float32).reshape(-1, *x.shape[-3:])
     results = _enlarge(network, images, options, callback)
     return results.reshape(*x.shape[:-3], *results.shape[-3:]).to(x)

@@ -38,6 +38,21 @@ def size_multiple_of(model: nn.Module) -> int:
     return int(getattr(model, "size_multiple", 1) or 1)
 
 
+def check_strength(model: nn.Module, strength: float) -> None:
+    """Refuse less than the full strength of a network that changes the size: there is no input to blend with.
+
+    An enlargement by a filter is no weaker restoration, only a softer picture.
+
+    Raises:
+        InputError: the network enlarges, and `strength` is below 1.
+    """
+    if strength != 1 and (scale := scale_of(model)) != 1:
+        raise InputError(
+            f"strength {strength:g} blends a result with its input, and this network enlarges {scale} times: leave "
+            f"strength out, or give a network that keeps the size (noise: --denoise, JPEG: --jpeg)"
+        )
+
+
 def layers_of(model: nn.Module) -> int:
     """How many layers a call of the network computes, of those that say when they are done; 0 where none does."""
     return sum(isinstance(module, DictionaryLayer) for module in model.modules())

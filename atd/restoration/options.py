@@ -37,6 +37,7 @@ class RestoreOptions:
     dtype: torch.dtype | None = None
     alpha_upsampler: AlphaUpsampler = "network"
     max_pixels: int | None = LARGEST_INPUT
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         if not (self.tile in ("auto", None) or (_is_integer(self.tile) and self.tile >= 0)):
@@ -52,6 +53,15 @@ class RestoreOptions:
             raise InputError(f"expected alpha_upsampler {' or '.join(ALPHA_UPSAMPLERS)}, got {self.alpha_upsampler!r}")
         if self.max_pixels is not None and not (_is_integer(self.max_pixels) and self.max_pixels >= 1):
             raise InputError(f"expected max_pixels >= 1, or None for no limit, got {self.max_pixels!r}")
+        if not (isinstance(self.strength, Real) and 0 <= self.strength <= 1):
+            raise InputError(
+                f"expected a strength from 0 (the input) to 1 (the network's result), got {self.strength!r}"
+            )
+
+    @property
+    def returns_input(self) -> bool:
+        """Whether an image comes back as it is, whatever the network would make of it."""
+        return self.strength == 0 and self.outscale in (None, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

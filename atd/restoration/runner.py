@@ -311,12 +311,26 @@ def strips(
         top = fade_in.start if tail is not None else fade_in.stop
         finished_rows = join_rows(tail, strip, row.start, fade_in, fade_out, scale)
         tail, faded = strip[..., fade_out.scaled(scale).within(row.start * scale), :].clone(), fade_out
+        if options.strength < 1:
+            blend_with_input(finished_rows, images, top, options.strength)
         finished = Strip(top * scale, finished_rows, Position(position.tile, position.origin, index))
         # A generator keeps its variables: nothing here may hold this strip while the next one is computed.
         del strip, finished_rows
         yield finished
         del finished
         index += 1
+
+
+def blend_with_input(rows: Tensor, images: Source, top: int, strength: float) -> None:
+    """Turn rows of the result, in place, into ``(1 - strength) · input + strength · result``, of the clamped result.
+
+    Args:
+        rows: (n, c, rows, w) of a network that keeps the size, the first of which is row `top` of `images`.
+        images: what the network was given.
+        strength: from 0 to 1; at both ends the samples are exactly those of the input and of the result.
+    """
+    before = images.read(top, top + rows.shape[-2], 0, images.width)
+    rows.clamp_(0, 1).lerp_(before, 1 - strength)
 
 
 def tell_tile_size(model: nn.Module, tile: Tile, overlap: int) -> None:

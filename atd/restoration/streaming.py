@@ -136,6 +136,8 @@ def origin_of(network: nn.Module, plan: FilePlan, options: RestoreOptions) -> Or
     }
     if options.alpha_upsampler != "network":  # rows of versions before the choice can be gone on with
         choices["alpha_upsampler"] = options.alpha_upsampler
+    if options.strength != 1:
+        choices["strength"] = options.strength
     return Origin(digest, fingerprint(network), choices)
 
 

@@ -74,6 +74,14 @@ class RestoreImage:
     }
     OVERLAP: ClassVar = {"default": 32, "min": 0, "max": 512, "step": 4, "tooltip": "pixels that tiles share"}
 
+    STRENGTH: ClassVar = {
+        "default": 1.0,
+        "min": 0.0,
+        "max": 1.0,
+        "step": 0.05,
+        "tooltip": "of networks that keep the size: 0 gives the input, 1 all of the result, else a blend",
+    }
+
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # ComfyUI's name
         """What the node shows."""
@@ -86,11 +94,18 @@ class RestoreImage:
                     "BOOLEAN",
                     {"default": False, "tooltip": "mean over eight flips, eight times the work"},
                 ),
+                "strength": ("FLOAT", cls.STRENGTH),
             },
         }
 
     def restore(
-        self, network: RestorationModel, image: Tensor, tile: int = 0, overlap: int = 32, self_ensemble: bool = False
+        self,
+        network: RestorationModel,
+        image: Tensor,
+        tile: int = 0,
+        overlap: int = 32,
+        self_ensemble: bool = False,
+        strength: float = 1.0,
     ) -> tuple[Tensor]:
         """(b, h, w, c) in [0, 1] to (b, s·h, s·w, c) in [0, 1], float32 on the CPU, as ComfyUI's nodes give images."""
         restored = atd.restore(
@@ -99,6 +114,7 @@ class RestoreImage:
             tile=tile or "auto",
             overlap=overlap,
             self_ensemble=self_ensemble,
+            strength=strength,
             progress=_progress(),
         )
         return (restored.movedim(1, -1).contiguous().cpu(),)
