@@ -40,7 +40,7 @@ class Networks:
     """The networks that the arguments name, loaded when the first file needs them."""
 
     def __init__(self, args: argparse.Namespace, device: str | None) -> None:
-        chosen = [flag for flag in ("model", "task", "denoise", "jpeg") if getattr(args, flag) is not None]
+        chosen = [flag for flag in ("model", "task", "real", "denoise", "jpeg") if getattr(args, flag) is not None]
         if len(chosen) > 1:
             raise InputError(f"--{chosen[0]} and --{chosen[1]} both pick a network: give one of them")
         if args.scale is not None and chosen not in ([], ["task"]):
@@ -51,8 +51,9 @@ class Networks:
         self.weights = args.weights or "official"
         self.params = args.params
         # A network that the user has not named in full is told.
-        self.defaulted = (args.task is None or args.scale is None) and not {"model", "denoise", "jpeg"} & {*chosen}
+        self.defaulted = (args.task is None or args.scale is None) and not {"model", "real", "denoise", "jpeg"} & {*chosen}
         self.gray_name: str | None = None
+        self.reason = ""
         self.loaded: dict[str, nn.Module] = {}
         if args.runtime != "torch" or args.file is not None:
             self._open_exported(args, chosen)
@@ -60,6 +61,8 @@ class Networks:
             self.name = args.model
         elif args.task is not None or args.scale is not None:
             self.name = f"{TASK_MODELS[args.task or 'classical']}_x{args.scale or 4}"
+        elif args.real is not None:
+            self._choose_for_photos(args)
         elif chosen:
             self._choose_by_level(chosen[0], getattr(args, chosen[0]))
         else:
@@ -81,6 +84,15 @@ class Networks:
         network = load_exported(args.file, args.runtime)
         self.name, self.defaulted = network.name, False
         self.loaded[self.name] = network
+
+    def _choose_for_photos(self, args: argparse.Namespace) -> None:
+        """The network for ``--real``: bundled, or on this machine; nothing is fetched that nobody has named."""
+        from atd.weights.photos import network_for_photos
+
+        if args.weights is not None or args.params != "auto":
+            raise InputError("--real picks network and weights: to choose them, name a network (--model)")
+        self.name, self.weights, self.reason = network_for_photos()
+        self.defaulted = True
 
     def _choose_by_level(self, flag: str, level: float) -> None:
         """The network for ``--denoise LEVEL`` or ``--jpeg LEVEL``."""
@@ -104,7 +116,8 @@ class Networks:
     def announce(self) -> None:
         """Load the network, so that a missing one is told before any file is read; name it when the user did not."""
         if self.defaulted:
-            say(f"atd: using {self.name} with {self.weights} weights")
+            because = f": {self.reason}" if self.reason else ""
+            say(f"atd: using {self.name} with {self.weights} weights{because}")
         self._load(self.name)
 
     def get(self, gray: bool = False) -> nn.Module:

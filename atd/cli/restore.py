@@ -29,7 +29,7 @@ def add_parser(subparsers: Subcommands) -> None:
         help="restore images: enlarge, remove noise or JPEG artefacts",
         description="Restore images: enlarge them, or remove noise or JPEG artefacts. An existing result is skipped; a "
         "bad file is reported and the rest go on.",
-        epilog=f"Without --model, --task, --denoise and --jpeg the bundled network {DEFAULT_MODEL} is used.",
+        epilog=f"Without --model, --task, --real, --denoise and --jpeg the bundled network {DEFAULT_MODEL} is used.",
         common=(
             "input",
             "output",
@@ -38,6 +38,7 @@ def add_parser(subparsers: Subcommands) -> None:
             "format",
             "model",
             "weights",
+            "real",
             "denoise",
             "jpeg",
             "strength",
@@ -96,6 +97,12 @@ def add_parser(subparsers: Subcommands) -> None:
         help="super-resolution network (classical when --scale is given), classical or lightweight",
     )
     arguments.add_scale(network, "2, 3 or 4: of the super-resolution network (4 with --task)", choices=(2, 3, 4))
+    network.add_argument(
+        "--real",
+        action="store_const",
+        const=True,
+        help="a photo of unknown faults: the bundled network for photos, else one that is on this machine",
+    )
     for flag, metavar, fault in (("denoise", "SIGMA", "noise"), ("jpeg", "QUALITY", "JPEG artefacts")):
         levels = ", ".join(map(str, AUTHORS_LEVELS[flag]))
         _, low, high = BUNDLED_MODELS[flag]

@@ -5,15 +5,21 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_networks import small
 
 import atd
 from atd.cli import build_parser, main
 from atd.cli.networks import Networks
+from atd.tasks import RealWorld
+from atd.weights.hub import placed_file
+from atd.weights.photos import network_for_photos
+from atd.weights.saving import write_bundled
 
 
 @pytest.fixture(scope="module")
@@ -416,3 +422,79 @@ def test_torchrun_shares_a_folder_between_processes(network, tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("bad.png is not an image") == 1
     assert done.stderr.count("5 restored, 1 failed") == 1
+
+
+def test_without_a_network_for_photos_real_names_those_that_there_are_and_fetches_nothing(cache, tmp_path, capsys):
+    """The cache of the test is empty and every request would fail; with a bundled network there is nothing to ask."""
+    if any(atd.registry.get(name).bundled for name in atd.list_models("*real*")):
+        pytest.skip("this package holds a network for photos")
+    photo(tmp_path / "a.png", size=(8, 8))
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "b.png", "--real") == 2
+    message = capsys.readouterr().err
+    assert "-n 4xNomosWebPhoto_atd" in message
+    assert "82 MB" in message
+    assert "4xNomos2_hq_atd" not in message  # for clean photos
+    assert not (tmp_path / "b.png").exists()
+    assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize(
+    ("cached", "chosen"),
+    [
+        (["4xNomosWebPhoto_atd"], "4xNomosWebPhoto_atd"),
+        (["4xRealWebPhoto_v3_atd", "4xNomosWebPhoto_atd", "4xNomos2_hq_atd"], "4xNomosWebPhoto_atd"),
+        (["4xNomos8k_atd_jpg"], "4xNomos8k_atd_jpg"),
+        (["4xNomos2_hq_atd", "atd_light_sr_x4"], None),
+    ],
+)
+def test_real_takes_a_network_for_photos_that_is_on_this_machine(cache, monkeypatch, cached, chosen):
+    monkeypatch.setattr(atd.registry.ModelInfo, "bundled", False)
+    for name in cached:
+        file = placed_file(name)
+        file.parent.mkdir(parents=True)
+        file.touch()
+    if chosen is None:
+        with pytest.raises(atd.LoadError, match="fetched only when you name one"):
+            network_for_photos()
+    else:
+        assert network_for_photos()[:2] == (chosen, "official")
+
+
+def test_real_takes_the_bundled_network_for_photos_first(cache, tmp_path, monkeypatch, capsys):
+    """A row and weights as they will be in the package: here of a small network, in a package folder of the test."""
+    model = small("ATD", upscale=4)
+    row = replace(
+        atd.registry.get("atd_light_sr_x4"),
+        name="atd_light_real_sr_x4",
+        task=RealWorld(4),
+        config=model.config,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )
+    table = {**atd.registry._table(), row.name: row}
+    monkeypatch.setattr(atd.registry, "_table", lambda: table)
+    monkeypatch.setattr(atd.registry, "_FOLDER", tmp_path / "package")
+    (tmp_path / "package/bundled").mkdir(parents=True)
+    write_bundled(model, row.bundled_path)
+    community = placed_file("4xNomosWebPhoto_atd")
+    community.parent.mkdir(parents=True)
+    community.touch()
+    source = photo(tmp_path / "a.png", size=(12, 8))
+    assert run("-i", source, "-o", tmp_path / "out", "--real") == 0
+    assert "using atd_light_real_sr_x4 with bundled weights: it is in this package" in capsys.readouterr().err
+    assert names(tmp_path / "out") == ["a_atd_light_real_sr_x4.png"]
+    assert Image.open(tmp_path / "out/a_atd_light_real_sr_x4.png").size == (48, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--real", "--denoise", "25"), "--real and --denoise both pick a network"),
+        (("--real", "--model", "atd_sr_x4"), "--model and --real both pick a network"),
+        (("--real", "--scale", "2"), "--scale and --real both pick a network"),
+        (("--real", "--weights", "bundled"), "--real picks network and weights"),
+    ],
+)
+def test_real_beside_other_choices_is_refused(tmp_path, capsys, arguments, message):
+    photo(tmp_path / "a.png")
+    assert run("-i", tmp_path / "a.png", "-o", tmp_path / "out", *arguments) == 2
+    assert message in capsys.readouterr().err

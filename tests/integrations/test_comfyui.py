@@ -89,6 +89,14 @@ def test_a_batch_is_restored_as_by_the_library(package, comfy, tmp_path):
     assert bar.seen[-1][0] == bar.seen[-1][1] == len(bar.seen) > 4
 
 
+def test_the_strength_is_that_of_the_library(package):
+    network, image = small("ATDU"), torch.rand(1, 20, 24, 3, generator=torch.Generator().manual_seed(0))
+    restore = node(package, "AtdRestoreImage")().restore
+    (half,), (whole,) = (restore(network, image, strength=strength) for strength in (0.5, 1.0))
+    torch.testing.assert_close(half, (image + whole) / 2)
+    assert torch.equal(restore(network, image, strength=0.0)[0], image)
+
+
 def test_the_advice_is_that_of_the_library_on_the_first_image(package):
     clean = crop_of(KODAK[0])
     noisy = np.asarray(with_noise(clean, 25))
