@@ -51,7 +51,8 @@ class Networks:
         self.weights = args.weights or "official"
         self.params = args.params
         # A network that the user has not named in full is told.
-        self.defaulted = (args.task is None or args.scale is None) and not {"model", "real", "denoise", "jpeg"} & {*chosen}
+        in_full = {"model", "real", "denoise", "jpeg"} & {*chosen}
+        self.defaulted = (args.task is None or args.scale is None) and not in_full
         self.gray_name: str | None = None
         self.reason = ""
         self.loaded: dict[str, nn.Module] = {}

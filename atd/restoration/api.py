@@ -113,7 +113,8 @@ def restore(
         max_pixels: a file of more pixels is refused by its header, before it is decoded, since few bytes may claim any
             size. The default is Pillow's limit, about 13 000 a side; None: no limit.
         strength: how much of the restoration is wanted, of networks that keep the size: from 0, the input's own pixels,
-            bit for bit, to 1, the network's result; between them both are blended in that proportion, before `outscale`.
+            bit for bit, to 1, the network's result; between them both are blended in that proportion, before
+            `outscale`.
         progress: True draws a bar on stderr, where that is a terminal; a callable receives a `TileProgress` after every
             batch of tiles, and cancels the run by raising an exception. Both cover the whole job: all images of a
             batch, all passes.

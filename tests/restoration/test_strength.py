@@ -79,9 +79,7 @@ def test_strips_from_file_to_file_are_the_same(network, kind, tmp_path):
         results = []
         for stream in (False, True):
             target = tmp_path / f"{strength}_{stream}.png"
-            atd.restore_file(
-                network, tmp_path / "in.png", target, strength=strength, tile=12, overlap=4, stream=stream
-            )
+            atd.restore_file(network, tmp_path / "in.png", target, strength=strength, tile=12, overlap=4, stream=stream)
             with atd.images.open_image(target) as file:
                 results.append(file.decode().pixels)
         assert np.array_equal(*results)
@@ -110,7 +108,7 @@ def test_rows_of_another_strength_are_not_gone_on_with(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("strength", [-0.1, 1.01, float("nan"), "half", None])
 def test_what_is_no_strength_is_refused(network, strength):
-    with pytest.raises(InputError, match="strength from 0 .* to 1"):
+    with pytest.raises(InputError, match=r"strength from 0 .* to 1"):
         atd.restore(network, KINDS["uint8"], strength=strength)
 
 
